@@ -239,12 +239,15 @@ def demo(
 def report(run: RunFolder, redact: Redact = False) -> None:
     """Write the report of a stored run anew; no model is asked."""
     from raymia.cli.gate import say_unconfirmed
-    from raymia.report.files import write_report
+    from raymia.report.files import unredacted_sweep, write_report
     from raymia.results.folder import check_fit, load_result
 
     load_result(run)
     unconfirmed = check_fit(run)
     say(f"report: {write_report(run, redacted=redact)}")
+    left = unredacted_sweep(run) if redact else None
+    if left is not None:
+        say(left)
     say_unconfirmed(unconfirmed)
 
 
@@ -274,9 +277,9 @@ def compare(
         say_unconfirmed(check_fit(folder), folder)
     if json is not None:
         from raymia.storage.files import Folder
-        from raymia.util.credentials import hidden
+        from raymia.util.credentials import hidden_json
 
-        content = hidden(comparison.model_dump_json(indent=2)) + "\n"
+        content = hidden_json(comparison.model_dump_json()) + "\n"
         Folder(str(json.parent)).write(json.name, content.encode())
     return comparison
 

@@ -23,7 +23,7 @@ from raymia.spec import ImageRecordsSpec
 from raymia.spec.images import Fit, Shape
 from raymia.spec.target_training import DpSpec
 from raymia.storage.manifest import write_manifest
-from raymia.util.credentials import say
+from raymia.util.credentials import hidden, say
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.listing import FEW, listed
 
@@ -117,7 +117,7 @@ def finish(
         **model,
         "training": settings.model_dump(),
         **({} if dp is None else {"privacy": {**dp.model_dump(), "unit": "record"}}),
-        "data": data,
+        "data": hidden(data),
         "images_set_aside": set_aside,
         "records": dict(split.records),
         **split.facts,

@@ -22,6 +22,8 @@ from raymia.results.ranking import TargetRanking, at_budget
 Chart = dict[str, Any]
 MANY_TARGETS = 4
 """With more than this, a target's page keeps the curves that are shown at first alone."""
+MAX_CHECKPOINTS = 20
+"""Whose curves lie over each other: below the chart, a phone has a line for the name of each."""
 DIGITS = 4
 
 
@@ -63,15 +65,19 @@ def roc_chart(
 
 
 def leaders_chart(leaders: Sequence[AttackMetrics], curves: Sequence[AttackCurves]) -> Chart | None:
-    """ROC curves of several checkpoints over each other, by the attack that leads on each; the
-    first has a band."""
+    """ROC curves of the first `MAX_CHECKPOINTS` checkpoints over each other, by the attack that
+    leads on each; the first has a band. ``of`` says how many checkpoints have a curve.
+
+    Parameters
+    ----------
+    leaders : the most exposed first.
+    """
     drawn = {(entry.target, entry.attack): entry for entry in curves}
     one = len({leader.target for leader in leaders}) == 1
     lines: list[Chart] = []
-    for leader in leaders:
-        entry = drawn.get((leader.target, leader.attack))
-        if entry is None:
-            continue
+    those = [leader for leader in leaders if (leader.target, leader.attack) in drawn]
+    for leader in those[:MAX_CHECKPOINTS]:
+        entry = drawn[leader.target, leader.attack]
         line: Chart = {
             "name": leader.attack if one else f"{leader.target}: {leader.attack}",
             "members": entry.n_members,
@@ -89,6 +95,7 @@ def leaders_chart(leaders: Sequence[AttackMetrics], curves: Sequence[AttackCurve
     return {
         "kind": "roc",
         "first": True,
+        "of": len(those),
         "curves": lines,
         "members": max(line["members"] for line in lines),
         "nonMembers": max(line["nonMembers"] for line in lines),

@@ -28,7 +28,9 @@ from raymia.results.redaction import redact
 from raymia.results.result import RunResult
 from raymia.storage.files import Folder
 from raymia.storage.lease import held, new_run_id
-from raymia.util.credentials import hidden
+from raymia.sweep.result import RESULT_FILE as SWEEP_RESULT_FILE
+from raymia.sweep.result import TABLE_FILE as SWEEP_TABLE_FILE
+from raymia.sweep.result import is_redacted
 
 
 def write_run(
@@ -38,7 +40,7 @@ def write_run(
     curves: Sequence[AttackCurves],
 ) -> RunResult:
     """Draw the report, and write a run's folder; see :func:`raymia.results.folder.write_folder`."""
-    page = render(result, curves, _sweep(Folder(folder_url)))
+    page = render(result, curves, _sweep(Folder(folder_url), result))
     return write_folder(folder_url, result, scores, curves, page)
 
 
@@ -103,14 +105,15 @@ def write_gate(folder_url: str, decide: Callable[[RunResult], RunResult]) -> Non
 
 
 def _write_page(folder: Folder, result: RunResult, curves: Sequence[AttackCurves]) -> None:
-    folder.write(REPORT_FILE, hidden(render(result, curves, _sweep(folder))).encode())
+    folder.write(REPORT_FILE, render(result, curves, _sweep(folder, result)).encode())
 
 
 def _disguise(folder: Folder, result: RunResult) -> Disguise:
     """What a stored run's records and files are called where it is redacted."""
-    store = settings_of(result, folder.url).get("store")
+    settings = settings_of(result, folder.url)
+    store = settings.get("store")
     secret = secrets.token_bytes() if store is None else secret_of(Folder(store))
-    return Disguise.of_audit(secret, result.audit_yaml)
+    return Disguise.of_audit(secret, settings)
 
 
 def _redacted(folder: Folder, result: RunResult, disguise: Disguise) -> RunResult:
@@ -121,5 +124,21 @@ def _redacted(folder: Folder, result: RunResult, disguise: Disguise) -> RunResul
     return disguise_scores(folder, result, disguise)
 
 
-def _sweep(folder: Folder) -> str | None:
-    return SWEEP_FILE if folder.exists(SWEEP_FILE) else None
+def _sweep(folder: Folder, result: RunResult) -> str | None:
+    """The page of a sweep that the report points to: a redacted report to a redacted one alone."""
+    if not folder.exists(SWEEP_FILE) or (result.redacted and not is_redacted(folder)):
+        return None
+    return SWEEP_FILE
+
+
+def unredacted_sweep(folder_url: str) -> str | None:
+    """What is said of the files of a sweep that a redacted report would not be passed on with."""
+    folder = Folder(folder_url)
+    if not folder.exists(SWEEP_FILE) or is_redacted(folder):
+        return None
+    return (
+        f"not redacted: the files of the sweep in that folder, {SWEEP_FILE}, {SWEEP_RESULT_FILE} "
+        f"and {SWEEP_TABLE_FILE}, may name files and quote records; pass them on only after "
+        "`raymia sweep` has written them anew with `report: {redact: true}`, for which it asks no "
+        "model"
+    )

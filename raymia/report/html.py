@@ -37,6 +37,7 @@ from raymia.results.privacy import broken, claim_lines
 from raymia.results.ranking import at_budget, by_distinct, by_groups, few_allowed
 from raymia.results.result import RunResult
 from raymia.results.verdict import TITLES, verdict_of
+from raymia.util.credentials import hidden, hidden_in
 from raymia.util.durations import duration
 from raymia.util.optional import install_command, is_installed
 
@@ -106,12 +107,13 @@ def render(result: RunResult, curves: Sequence[AttackCurves], sweep: str | None 
 
 
 def render_page(template: str, charts: Sequence[dict[str, Any]], **context: Any) -> str:
-    """Fill in a template of this package: one file with its styles, scripts and charts."""
+    """Fill in a template of this package: one file with its styles, scripts and charts, and without
+    the credentials of URLs."""
     return (
         _environment()
         .get_template(template)
         .render(
-            charts=charts,
+            charts=hidden_in(charts),
             style=_asset("style.css"),
             page_script=_asset("page.js"),
             charts_script=_asset("charts.js"),
@@ -121,6 +123,11 @@ def render_page(template: str, charts: Sequence[dict[str, Any]], **context: Any)
             **context,
         )
     )
+
+
+def _hidden(value: Any) -> Any:
+    """A value as it may stand in a page; what is HTML already was made of such."""
+    return hidden(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _fact(value: float | int | str) -> str:
@@ -164,6 +171,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("raymia.report", "page"),
         autoescape=True,
+        finalize=_hidden,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -155,12 +155,13 @@ def unit_sections(
 def groups_overlaid(
     rankings: Sequence[TargetRanking], curves: Sequence[AttackCurves], charts: Charts
 ) -> int | None:
-    """The groups of several checkpoints on one ROC, each by the attack that leads on them; None
-    where there is one checkpoint or nothing to draw."""
+    """The groups of several checkpoints on one ROC, each by the attack that leads on them, the most
+    exposed first; None where there is one checkpoint or nothing to draw."""
     measured = [ranking for ranking in rankings if ranking.measured]
     if len(rankings) == 1:
         return None
     leaders = [r.measured[0].model_copy(update={"target": r.target}) for r in measured]
+    leaders.sort(key=exposure_across(measured), reverse=True)
     return charts.add(leaders_chart(leaders, curves))
 
 

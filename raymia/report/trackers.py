@@ -84,7 +84,7 @@ def log_run(output: str, tracker: str) -> str:
     result = without_quotes(without_content(result, texts=False, pictures=False))
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / REPORT_FILE
-        page.write_text(hidden(render(result, curves)), encoding="utf-8")
+        page.write_text(render(result, curves), encoding="utf-8")
         try:
             return TRACKERS[tracker](logged(result), page)
         except Exception as error:  # of the tracker and of the network, of many kinds

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-import yaml
 
+from raymia.util.credentials import hidden
 from raymia.util.hashing import DIGEST_HEX_CHARS
 
 _ID = re.compile(rf"\b[0-9a-f]{{{DIGEST_HEX_CHARS}}}\b")
@@ -35,9 +35,11 @@ class Disguise:
     paths: tuple[str, ...] = field(default=())
 
     @classmethod
-    def of_audit(cls, secret: bytes, audit_yaml: str) -> Disguise:
-        """The disguise of an audit, which knows what its file names."""
-        named = {text for text in _texts(yaml.safe_load(audit_yaml)) if is_path(text)}
+    def of_audit(cls, secret: bytes, settings: Mapping[str, Any]) -> Disguise:
+        """The disguise of an audit, which knows what its file names, as it is written there and
+        without credentials."""
+        given = [text for text in _texts(settings) if is_path(text)]
+        named = {form for text in given for form in (text, hidden(text))}
         folders = {str(folder) for path in named for folder in PurePosixPath(path).parents}
         paths = named | {folder for folder in folders if folder.count("/") > 1}
         return cls(secret, tuple(sorted(paths, key=len, reverse=True)))
@@ -52,7 +54,7 @@ class Disguise:
         return pa.chunked_array([names.take(coded.indices)], pa.string())
 
     def path(self, path: str) -> str:
-        return f"<file {self._keyed(path)[:8]}>"
+        return f"<file {self._keyed(hidden(path))[:8]}>"
 
     def place(self, where: str) -> str:
         """A file and a row in it: the row stays."""
@@ -97,7 +99,7 @@ def is_path(text: str) -> bool:
 def _texts(value: Any) -> Iterable[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict):
+    elif isinstance(value, Mapping):
         for inner in value.values():
             yield from _texts(inner)
     elif isinstance(value, list):

@@ -8,7 +8,7 @@ from typing import Any
 
 from raymia.results.disguise import Disguise
 from raymia.storage.files import Folder
-from raymia.util.credentials import hidden
+from raymia.util.credentials import hidden_in
 from raymia.util.errors import InputError
 from raymia.util.reasons import CAME
 
@@ -47,7 +47,7 @@ def redacted(event: Mapping[str, Any], disguise: Disguise) -> Mapping[str, Any]:
 
 def line_of(event: Mapping[str, Any]) -> str:
     """An event as it stands in a file."""
-    return hidden(json.dumps(event)) + "\n"
+    return json.dumps(hidden_in(event)) + "\n"
 
 
 def _events_in(folder: Folder, name: str) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
@@ -18,7 +19,7 @@ from raymia.results.result import SCHEMA_VERSION, RunResult
 from raymia.results.scores import SCORES_SCHEMA, check_scores
 from raymia.spec.strict_yaml import parse_yaml
 from raymia.storage.files import Folder
-from raymia.util.credentials import hidden
+from raymia.util.credentials import hidden_in
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
 from raymia.util.stated import shown
@@ -82,7 +83,7 @@ def write_folder(
     label = {RUN_METADATA: _run_label(result)}
     drawn = [curves_table(curves)]
     _write_table(folder, CURVES_FILE, CURVES_SCHEMA.with_metadata(label), drawn)
-    folder.write(REPORT_FILE, hidden(page).encode())
+    folder.write(REPORT_FILE, page.encode())
     write_junit(folder_url, result)
     write_metrics(folder, result)
     return result
@@ -154,7 +155,13 @@ def settings_of(result: RunResult, folder_url: str) -> dict[str, Any]:
         If it is no YAML that can be taken, or no mapping.
     """
     where = f"{Folder(folder_url).place(METRICS_FILE)}: audit_yaml"
-    content = parse_yaml(result.audit_yaml, where)
+    try:
+        content = parse_yaml(result.audit_yaml, where)
+    except InputError as error:
+        raise InputError(
+            f"{error}; an earlier version of raymia may have damaged it where it hid the signature "
+            f"of a URL; {AGAIN}"
+        ) from None
     if not isinstance(content, dict):
         raise InputError(f"{where} should be a mapping of keys, but is {shown(content)}; {AGAIN}")
     return content
@@ -179,9 +186,9 @@ def _measured(metrics: bytes) -> bytes:
 
 def _content(result: RunResult) -> bytes:
     unsigned = result.shortened().model_copy(update={OWN_HASH: None})
-    text = hidden(unsigned.model_dump_json(indent=2))
-    own = _own_hash(parse_json(text))
-    return text.replace(f'"{OWN_HASH}": null', f'"{OWN_HASH}": "{own}"', 1).encode()
+    content = hidden_in(parse_json(unsigned.model_dump_json()))
+    signed = {**content, OWN_HASH: _own_hash(content)}
+    return json.dumps(signed, indent=2, ensure_ascii=False).encode()
 
 
 def _own_hash(content: dict[str, Any]) -> str:

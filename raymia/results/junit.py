@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 from raymia.results.gate_result import GateOutcome
 from raymia.results.result import RunResult
 from raymia.spec.conditions import COUNTS, parse_condition
+from raymia.util.credentials import hidden
 
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot hold, not even escaped."""
@@ -79,4 +80,4 @@ def _add_case(suite: ElementTree.Element, outcome: GateOutcome, name: str, skips
 
 
 def _text(text: str) -> str:
-    return _NOT_IN_XML.sub("�", text)
+    return _NOT_IN_XML.sub("�", hidden(text))

@@ -56,6 +56,7 @@ from raymia.scoring.workers import Workers
 from raymia.spec import MadeReference, ModelSpec
 from raymia.spec.conditions import parse_conditions
 from raymia.util.column import Column
+from raymia.util.credentials import hidden_in
 from raymia.util.memory import hand_back_memory
 
 Found = TypeVar("Found")
@@ -212,7 +213,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
 
 def disguise_of(inputs: Inputs, store: EvidenceStore) -> Disguise:
     """What an audit that is redacted calls its records and files."""
-    return Disguise.of_audit(secret_of(store.folder), _audit_yaml(inputs))
+    return Disguise.of_audit(secret_of(store.folder), inputs.spec.model_dump(mode="json"))
 
 
 def _unproven(store: EvidenceStore) -> Iterator[str]:
@@ -231,12 +232,13 @@ def _unproven(store: EvidenceStore) -> Iterator[str]:
 
 
 def _audit_yaml(inputs: Inputs) -> str:
-    """The audit as it was run, and how its targets were written where they were patterns."""
-    content = yaml.safe_dump(inputs.spec.model_dump(mode="json"), sort_keys=False)
+    """The audit as it was run, without credentials; and how its targets were written where they
+    were patterns."""
+    content = yaml.safe_dump(hidden_in(inputs.spec.model_dump(mode="json")), sort_keys=False)
     if inputs.written is None or inputs.written.targets == inputs.spec.targets:
         return content
     dumped = inputs.written.model_dump(mode="json", include={"targets"}, exclude_unset=True)
-    lines = yaml.safe_dump(dumped, sort_keys=False).splitlines()
+    lines = yaml.safe_dump(hidden_in(dumped), sort_keys=False).splitlines()
     return content + "".join(f"# {line}\n" for line in ("as it was written:", *lines))
 
 

@@ -11,11 +11,12 @@ from rich.console import Console
 
 from raymia import __version__
 from raymia.engine.base import Start, engine
+from raymia.evidence.secret import secret_of
 from raymia.evidence.store import EvidenceStore
 from raymia.plan.planning import AuditPlan
 from raymia.report.files import redraw
 from raymia.report.sweep_page import render
-from raymia.results.redaction import unquoted
+from raymia.results.disguise import Disguise
 from raymia.run.asking import ask
 from raymia.spec import AuditSpec
 from raymia.storage.lease import held, new_run_id
@@ -24,7 +25,14 @@ from raymia.sweep.places import Places, read_places
 from raymia.sweep.plan import SweepPlan, plan_sweep
 from raymia.sweep.proposals import Proposed
 from raymia.sweep.record import Tried
-from raymia.sweep.result import QueryCount, Row, SweepResult, sweep_table, write_sweep
+from raymia.sweep.result import (
+    QueryCount,
+    Row,
+    SweepResult,
+    redact_sweep,
+    sweep_table,
+    write_sweep,
+)
 from raymia.sweep.space import check_sweep
 from raymia.sweep.winners import find_winners
 from raymia.sweep.work import STAGE, Terms
@@ -108,11 +116,14 @@ def _run(
         settings=len(settings),
         tried_now=tried_now,
         winners=winners,
-        problems=unquoted(problems, may_quote=True) if spec.report.redact else problems,
+        problems=problems,
         complete=bool(winners) and not failed,
         seconds=round(time.monotonic() - started, 1),
     )
-    return result, rows
+    if not spec.report.redact:
+        return result, rows
+    disguise = Disguise.of_audit(secret_of(store.folder), spec.model_dump(mode="json"))
+    return redact_sweep(result, rows, disguise)
 
 
 def swept_rates(spec: AuditSpec) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ from raymia.spec.kinds import TrainingFile
 from raymia.spec.methods import METHODS, LoraMethod, Method, PrefixMethod, PTuningMethod
 from raymia.spec.prices import CostsSpec
 from raymia.spec.training import RecordFormat, TrainingSpec
+from raymia.util.credentials import hidden
 
 Schedule = Literal[
     "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
@@ -20,12 +21,24 @@ Schedule = Literal[
 class TrainedBaseSpec(Strict):
     """The model that is trained further, in transformers format."""
 
-    model: Weights = Field(description="local folder, fsspec URL of a folder, or hub name")
+    model: Weights = Field(
+        description="local folder, fsspec URL of a folder, without credentials, or hub name"
+    )
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
     trust_remote_code: bool = Field(
         default=False,
         description="run Python code that comes with the checkpoint; only if you trust its source",
     )
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> TrainedBaseSpec:
+        # A validator of the whole section: pydantic would quote the field's value.
+        if hidden(self.model) != self.model:
+            raise ValueError(
+                "model should be a URL without credentials, since the manifest of the training "
+                "keeps it; set them in the environment (docs/clusters.md), or give a local folder"
+            )
+        return self
 
 
 class TrainedRecordsSpec(Strict):

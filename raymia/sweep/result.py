@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from raymia.metrics.summary import Estimate, HeldOutRates, Result
+from raymia.results.disguise import Disguise
 from raymia.results.folder import SWEEP_FILE
+from raymia.results.redaction import unquoted
 from raymia.spec import ObjectiveSpec, Value
 from raymia.storage.files import Folder
 from raymia.sweep.evaluate import Evaluated, Halves, Setting, objective_of
-from raymia.util.credentials import hidden
+from raymia.util.credentials import hidden_in, hidden_json
 
 TABLE_FILE = "sweep.parquet"
 RESULT_FILE = "sweep.json"
@@ -87,6 +89,9 @@ class SweepResult(Result):
     complete: bool = Field(
         default=True, description="whether every target was swept, and a setting was the best"
     )
+    redacted: bool = Field(
+        default=False, description="whether files have other names, and no record is quoted"
+    )
     seconds: float = Field(ge=0, description="wall-clock")
 
     @property
@@ -110,6 +115,25 @@ class Row:
     queries: Mapping[str, Value]
     asked: int
     answers: int
+
+
+def redact_sweep(
+    result: SweepResult, rows: Sequence[Row], disguise: Disguise
+) -> tuple[SweepResult, list[Row]]:
+    """A sweep that names no file and quotes no record."""
+    content = disguise.everything(unquoted(result.model_dump()))
+    redacted = SweepResult.model_validate({**content, "redacted": True})
+    return redacted, [_redacted(row, disguise) for row in rows]
+
+
+def _redacted(row: Row, disguise: Disguise) -> Row:
+    problem = disguise.everything(unquoted(row.found.problem, may_quote=True))
+    return replace(
+        row,
+        setting=replace(row.setting, parameters=disguise.everything(dict(row.setting.parameters))),
+        found=row.found.model_copy(update={"problem": problem}),
+        queries=disguise.everything(dict(row.queries)),
+    )
 
 
 def sweep_table(rows: Sequence[Row], rates: Sequence[float], objective: ObjectiveSpec) -> pa.Table:
@@ -150,7 +174,7 @@ def sweep_table(rows: Sequence[Row], rates: Sequence[float], objective: Objectiv
             columns[f"{half}.tpr@{rate:g}"] = pa.array(values, pa.float64())
     columns["queries_asked"] = pa.array([row.asked for row in rows], pa.int64())
     columns["answers"] = pa.array([row.answers for row in rows], pa.int64())
-    columns["problem"] = pa.array([row.found.problem for row in rows], pa.string())
+    columns["problem"] = pa.array(hidden_in([row.found.problem for row in rows]), pa.string())
     return pa.table(columns)
 
 
@@ -160,6 +184,7 @@ def _names(mappings: Iterable[Mapping[str, Value]]) -> list[str]:
 
 def _column(values: Sequence[Value | None]) -> pa.Array:
     """Values of one type, or as JSON where they are of several."""
+    values = hidden_in(list(values))
     present = [value for value in values if value is not None]
     if all(isinstance(value, bool) for value in present):
         return pa.array(values, pa.bool_())
@@ -172,11 +197,17 @@ def _column(values: Sequence[Value | None]) -> pa.Array:
     return pa.array([None if v is None else json.dumps(v) for v in values], pa.string())
 
 
+def is_redacted(folder: Folder) -> bool:
+    """Whether the sweep whose files are in a folder names no file and quotes no record."""
+    found = folder.exists(RESULT_FILE) and json.loads(folder.read(RESULT_FILE))
+    return isinstance(found, dict) and found.get("redacted") is True
+
+
 def write_sweep(folder_url: str, result: SweepResult, table: pa.Table, page: str) -> None:
     """Write ``sweep.parquet``, ``sweep.html`` and, last, ``sweep.json``; each is seen whole."""
     folder = Folder(folder_url)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     folder.write(TABLE_FILE, sink.getvalue().to_pybytes())
-    folder.write(SWEEP_FILE, hidden(page).encode())
-    folder.write(RESULT_FILE, hidden(result.model_dump_json(indent=2)).encode())
+    folder.write(SWEEP_FILE, page.encode())
+    folder.write(RESULT_FILE, hidden_json(result.model_dump_json()).encode())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 _END = r"\s\"'<>"
 _USER = re.compile(rf"(\b[a-z][a-z0-9+.-]*://)[^/{_END}@]+@", re.IGNORECASE)
@@ -16,9 +17,11 @@ the third slash that filesystems without hosts put there."""
 _TOKEN = re.compile(rf"(\bhttps?://)(?![a-z0-9-]+(?:\.[a-z0-9-]+)*(?::\d+)?/)[^{_END}]*@")
 """The same without a colon, where what is before the slash is not written as hosts are."""
 _QUERY = re.compile(
-    rf"([?&](?:amp;)?[\w-]*(?:signature|credential|token|key|keyid|secret|password|sig)=)[^&{_END}]+",
+    r"([?&](?:amp;)?[\w-]*(?:signature|credential|token|key|keyid|secret|password|sig)=)"
+    rf"[^&\\{_END}]+",
     re.IGNORECASE,
 )
+"""No backslash, which a URL writes as %5C: it begins an escape in JSON and in YAML."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """All but the line break and the tab; and what turns the direction of writing."""
 
@@ -27,16 +30,39 @@ def hidden(text: str) -> str:
     """A text without the credentials of the URLs in it: user and password before the host, and
     values of signing and token parameters, as in presigned URLs.
 
+    For what a person reads. What becomes JSON or YAML is hidden before, by :func:`hidden_in`: in
+    the text that is made of it, the end of a string is not where it is in the string.
+
     Examples
     --------
     >>> hidden("https://me:secret@host/file?Signature=abc")
     'https://***@host/file?Signature=***'
     """
-    if "://" not in text:
-        return text
     # No URL goes over a line's end, and a report has lines of a million letters without one.
     lines = (_without_user(line) if "://" in line else line for line in text.split("\n"))
     return _QUERY.sub(r"\1***", "\n".join(lines))
+
+
+def hidden_in(value: Any) -> Any:
+    """What JSON can hold, with each of its strings and keys :func:`hidden` by itself.
+
+    Examples
+    --------
+    >>> hidden_in({"why": ['open("https://host/file?key=abc")', 1]})
+    {'why': ['open("https://host/file?key=***")', 1]}
+    """
+    if isinstance(value, str):
+        return hidden(value)
+    if isinstance(value, dict):
+        return {hidden_in(key): hidden_in(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [hidden_in(inner) for inner in value]
+    return value
+
+
+def hidden_json(text: str) -> str:
+    """JSON, written anew with its strings :func:`hidden` one by one."""
+    return json.dumps(hidden_in(json.loads(text)), indent=2, ensure_ascii=False)
 
 
 def _without_user(line: str) -> str:

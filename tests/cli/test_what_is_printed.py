@@ -13,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 from tiny_models import BASE
 
+from raymia.spec.file import load_spec
 from raymia.storage.files import Folder
+from raymia.util.credentials import hidden_in
 from raymia.util.terminal import terminal
 
 SECRET = "se/c+ret"
@@ -96,6 +98,27 @@ def test_a_file_that_is_not_there_is_named_as_it_was_given():
 def test_a_comparison_in_a_file_has_no_credentials(tmp_path):
     assert raymia("compare", RUN, RUN, "--json", tmp_path / "c.json").returncode == 0
     assert SECRET not in (tmp_path / "c.json").read_text()
+
+
+def test_an_audit_file_is_kept_value_by_value(tmp_path):
+    """Each but for its credentials, also where one ends a line of YAML, or stands in quotes."""
+    signed = [f"memory://data/{name}?sig={SECRET}" for name in ("records.jsonl", "données.jsonl")]
+    for url, who in zip(signed, ("members", "others"), strict=True):
+        rows = [{"text": f"the {who} have a text of their own, number {n}"} for n in range(6)]
+        place, _, name = url.rpartition("/data/")
+        content = "".join(json.dumps(row) + "\n" for row in rows)
+        Folder(f"{place}/data").write(name, content.encode())
+    records = {"members": signed[0], "non_members": signed[1]}
+    file = write_audit(tmp_path / "audit.yaml", records=records, output=str(tmp_path / "run"))
+    done = raymia("audit", file)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "run" / "metrics.json").read_text())["audit_yaml"]
+    assert SECRET not in written
+    expected = load_spec(file).model_dump(mode="json")
+    assert yaml.safe_load(written) == hidden_in(expected)
+    assert yaml.safe_load(written)["records"]["members"] == ["memory://data/records.jsonl?sig=***"]
+    for command in (("compare", tmp_path / "run"), ("report", "--redact")):
+        assert raymia(*command, tmp_path / "run").returncode == 0
 
 
 @pytest.mark.parametrize("command", ["audit", "plan", "sweep", "train", "status"])

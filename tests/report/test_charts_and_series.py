@@ -1,5 +1,6 @@
 """What the page draws is what was measured."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.stats import binom
 
 from raymia.metrics.summary import LimitedEstimate
 from raymia.report.charts import (
+    MAX_CHECKPOINTS,
     Charts,
     band,
     cost_chart,
@@ -133,6 +135,24 @@ def test_groups_of_several_checkpoints_lie_over_each_other_on_one_roc():
     }
     assert all(target.endswith(", by group") for target in leaders)
     assert 'aria-label="ROC curves over groups' in render(result, [*curves, *drawn])
+
+
+def test_of_many_checkpoints_the_most_exposed_lie_over_each_other():
+    """So that a phone's legend, one line each, ends."""
+    targets = [f"step-{n}" for n in range(MAX_CHECKPOINTS + 3)]
+    result, curves, drawn = grouped(targets)
+    strongest = {of_groups_of(target) for target in targets[-5:]}
+    charts = Charts()
+    chart = charts.all[groups_overlaid(by_groups(result), [*curves, *drawn], charts)]
+    assert len(chart["curves"]) == MAX_CHECKPOINTS
+    assert strongest <= {line["name"].partition(": ")[0] for line in chart["curves"]}
+    page = render(result, [*curves, *drawn])
+    said = f"are of the {MAX_CHECKPOINTS} most exposed of {len(targets)} checkpoints"
+    assert page.count(said) == 2
+    all_charts = json.loads(page.partition('id="charts">')[2].partition("</script>")[0])
+    assert max(len(one.get("curves", [])) for one in all_charts) == MAX_CHECKPOINTS
+    few, some, others = grouped(targets[:MAX_CHECKPOINTS])
+    assert "most exposed of" not in render(few, [*some, *others])
 
 
 def test_groups_of_one_checkpoint_are_drawn_with_all_attacks():

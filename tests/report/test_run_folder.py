@@ -6,6 +6,7 @@ import math
 import os
 import uuid
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -84,6 +85,44 @@ def test_long_lists_are_cut_in_the_file_and_the_total_stays(folder, result, scor
     read, _ = load_run(folder)
     assert len(read.set_aside) == LONGEST_LIST
     assert read.records.set_aside == LONGEST_LIST + 5
+
+
+def test_a_text_with_a_key_in_its_code_is_kept_as_it_is(folder, result, scores, curves):
+    code = 'fetch("https://maps.example.com/json?key=" + KEY)'
+    said = f"{code}; see https://host/données.jsonl?sig=s3cret\nand C:\\data"
+    example = TextExample(
+        target="tuned", attack="loss", record_id="r0", is_member=True, rank=1, of=60, score=1.0,
+        outscored=None,
+        pieces=[TextPiece(text=code), TextPiece(text=said)],
+    )  # fmt: skip
+    given = result.model_copy(update={"text_examples": [example], "problems": [said]})
+    write_run(folder, given, [scores], curves)
+    read, _ = load_run(folder)
+    assert read.text_examples[0].pieces[0].text == code
+    assert read.problems == [said.replace("s3cret", "***")]
+    write_report(folder)
+    for name in (files.METRICS_FILE, files.REPORT_FILE):
+        assert b"s3cret" not in Folder(folder).read(name)
+
+
+def test_charts_hide_credentials_and_are_still_json(result, curves):
+    name = 'x https://host/data?a=1&sig=s3cret"'
+    names = {"tuned": name, "base": "base"}
+    drawn = [replace(one, target=names[one.target]) for one in curves]
+    metrics = [one.model_copy(update={"target": names[one.target]}) for one in result.metrics]
+    page = render(result.model_copy(update={"metrics": metrics}), drawn)
+    charts = json.loads(page.partition('id="charts">')[2].partition("</script>")[0])
+    assert 'https://host/data?a=1&sig=***"' in json.dumps(charts).replace("\\", "")
+    assert "s3cret" not in page
+
+
+def test_an_audit_file_that_an_earlier_version_damaged_is_said_to_be(folder, result):
+    """Its line break was taken for a part of the signature before it."""
+    damaged = result.model_copy(
+        update={"audit_yaml": "a: https://host/x?sig=***b: 1\nc:\n  - d: e: f\n"}
+    )
+    with pytest.raises(InputError, match=r"an earlier version .* run the audit again"):
+        files.settings_of(damaged, folder)
 
 
 def test_list_longer_than_its_total_is_refused(result, scores):

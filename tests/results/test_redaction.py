@@ -89,7 +89,7 @@ def leaky(**more):
 
 
 def redacted(result, secret=b"secret"):
-    return redact(result, Disguise.of_audit(secret, result.audit_yaml))
+    return redact(result, Disguise.of_audit(secret, yaml.safe_load(result.audit_yaml)))
 
 
 def test_no_path_and_no_id_that_can_be_guessed_is_left():
@@ -250,7 +250,7 @@ def test_events_are_redacted_once(told):
 
 
 def test_events_of_an_audit_that_is_redacted_never_quote(tmp_path):
-    disguise = Disguise.of_audit(b"s", yaml.safe_dump(SPEC))
+    disguise = Disguise.of_audit(b"s", SPEC)
 
     def told(event):
         return redacted_event(event, disguise)
@@ -260,6 +260,14 @@ def test_events_of_an_audit_that_is_redacted_never_quote(tmp_path):
         assert files_that_tell(tmp_path) == []
     assert files_that_tell(tmp_path) == []
     assert "refused by the endpoint" in read_events(Folder(str(tmp_path)))["run"][1]["why"]
+
+
+def test_a_url_has_one_name_with_its_credentials_and_without():
+    url = "https://host/surgery of 2026.jsonl?sig=s3cret"
+    disguise = Disguise.of_audit(b"s", {"records": {"members": [url]}})
+    said, kept = (disguise.text(f"{one}: gone") for one in (url, url.replace("s3cret", "***")))
+    assert said == kept
+    assert said.endswith(">: gone")
 
 
 def test_a_column_of_ids_is_keyed_as_each_is():

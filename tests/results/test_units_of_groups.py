@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from made_up_verdicts import as_groups, audit
 
 from raymia.metrics.summary import LimitedEstimate
@@ -48,7 +49,9 @@ def test_names_of_groups_that_mix_members_and_others_are_not_in_a_redacted_run()
     notes = _group_notes(["Maria Schmidt", "patient-0031"], 0)
     run = LEAK.model_copy(update={"problems": notes, "audit_yaml": "{}"})
     assert "Maria Schmidt" in run.model_dump_json()
-    told = redact(run, Disguise.of_audit(b"secret", run.audit_yaml)).model_dump_json()
+    told = redact(
+        run, Disguise.of_audit(b"secret", yaml.safe_load(run.audit_yaml))
+    ).model_dump_json()
     assert "Maria Schmidt" not in told
     assert "2 groups mix members and others" in json.loads(told)["problems"][0]
 

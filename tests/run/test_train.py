@@ -320,14 +320,17 @@ def test_a_loss_that_is_no_number_ends_the_training_and_says_where(tmp_path):
         ({"resources": {"use_gpu": True}}, "resources: one worker trains in this process"),
         ({"split": {"members": 0.01}}, "0 would be trained on"),
         ({"records": {"members": "records.jsonl"}}, "both `members` and `held_out`"),
+        ({"base": "https://host/model?sig=s3cret"}, "base: model should be .* without credentials"),
+        ({"base": "s3://key:s3cret@bucket/model"}, "base: model should be .* without credentials"),
         ({"base": Path("/nowhere")}, "base.model: no such folder: /nowhere"),
         ({"records": {"files": "absent.jsonl"}}, "absent.jsonl: no such file"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_named_before_anything_is_written(tmp_path, sections, message):
     file = write_training(tmp_path, **{"base": tiny("gpt2"), **sections})
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as refused:
         train(file)
+    assert "s3cret" not in str(refused.value)
     assert not (tmp_path / "out").exists()
 
 

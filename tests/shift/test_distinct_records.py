@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from scipy import stats
 
 from raymia.modalities.images.modality import Images
@@ -274,7 +275,7 @@ def test_a_redacted_run_is_judged_alike():
     scores = {"a": draws.normal(size=2_000)[audit.text_of]}
     scores["a"][60:90] = 9 + draws.random(30)
     run = audit.run(scores)
-    redacted = redact(run, Disguise.of_audit(b"secret", run.audit_yaml))
+    redacted = redact(run, Disguise.of_audit(b"secret", yaml.safe_load(run.audit_yaml)))
     assert redacted.distinct_metrics == run.distinct_metrics
     assert reach_verdict(redacted).finding == reach_verdict(run).finding
 

@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -16,8 +17,13 @@ import raymia.storage.remote
 from raymia.evidence.secret import SECRET_FILE, secret_of
 from raymia.models.source import bring, origins_of
 from raymia.models.source import locate as locate_model
+from raymia.prepare.target_job import finish
+from raymia.results.events import read_events
 from raymia.run.status import EventLog
+from raymia.spec import ImageRecordsSpec
+from raymia.spec.images import DiffusionTrainingSpec
 from raymia.storage.files import ORIGINS, TEMPORARY_PREFIX, Folder, cache_folder, opened
+from raymia.storage.manifest import MANIFEST_FILE, read_sealed
 from raymia.storage.remote import TRIES, StorageError, filesystem
 from raymia.util.credentials import hidden
 from raymia.util.errors import InputError, RaymiaError
@@ -215,6 +221,24 @@ def test_events_hide_credentials(tmp_path):
     written = "".join(p.read_text() for p in tmp_path.rglob("*") if p.is_file())
     assert "https://***@host/x: gone" in written
     assert "s3cret" not in written
+
+
+def test_events_can_be_read_whatever_they_hide(tmp_path):
+    why = 'open("https://host/données.jsonl?token=s3cret"): C:\\gone\n?key='
+    log = EventLog(str(tmp_path), "run")
+    log.write({"event": "x", "why": why})
+    log.close()
+    ((event,),) = read_events(Folder(str(tmp_path))).values()
+    assert event["why"] == why.replace("s3cret", "***")
+
+
+def test_the_manifest_of_a_training_on_images_hides_where_they_are_from(tmp_path):
+    split = SimpleNamespace(records={}, facts={})
+    facts = {"parameters": 1, "seconds": 1.0, "checkpoints": []}
+    data = "https://host/images.tar?sig=s3cret"
+    finish(tmp_path, data, {}, DiffusionTrainingSpec(), split, 0, facts)
+    written = read_sealed(tmp_path / MANIFEST_FILE, "here", ImageRecordsSpec.manifest)
+    assert written["data"] == "https://host/images.tar?sig=***"
 
 
 @pytest.fixture

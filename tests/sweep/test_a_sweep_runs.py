@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from made_up_run import made_up_curves, made_up_result, made_up_scores
+from made_up_sweep import result, row
 from scripts import load_script
 from small_audit import BASE, console, passages, raw_rows, write_texts
 from small_sweep import SWEEP, made_spec, with_evidence, write_sweep_audit
+from typer.testing import CliRunner
 
 import raymia
 import raymia.engine.base
@@ -20,13 +23,16 @@ import raymia.run.sweep
 from raymia.cli.main import app
 from raymia.evidence.store import EvidenceStore
 from raymia.report.files import write_run
+from raymia.results.disguise import Disguise
 from raymia.run.audit import run_audit
 from raymia.run.sweep import run_sweep
 from raymia.scoring.reduction import score_target
 from raymia.spec import AuditSpec
 from raymia.spec.file import load_spec
 from raymia.sweep.plan import plan_sweep
+from raymia.sweep.result import redact_sweep, sweep_table
 from raymia.sweep.space import check_sweep
+from raymia.util.reasons import CAME
 
 
 @pytest.fixture
@@ -127,6 +133,47 @@ def test_a_report_in_the_folder_points_to_the_page_of_the_sweep(swept: Any) -> N
     assert 'href="sweep.html"' not in report.read_text()
     run_sweep(folder, console())
     assert 'href="sweep.html"' in report.read_text()
+
+
+@pytest.mark.usefixtures("no_models", "no_trials")
+def test_a_redacted_report_points_to_a_redacted_sweep_alone(
+    swept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = f"OSError: /clinic/surgery/x.safetensors: gone{CAME}surgery"
+    monkeypatch.setattr(raymia.run.sweep, "_problems", lambda _: [f"target one failed: {why}"])
+    spec = swept[0].model_copy(update={"output": str(tmp_path)})
+    scores = made_up_scores()
+    write_run(spec.output, made_up_result(scores), [scores], made_up_curves(scores))
+    run_sweep(spec, console())
+
+    def those_that(word: str) -> set[str]:
+        return {file.name for file in tmp_path.glob("*.*") if word.encode() in file.read_bytes()}
+
+    assert those_that("surgery") == {"sweep.html", "sweep.json"}
+    done = CliRunner().invoke(app, ["report", spec.output, "--redact"])
+    assert "not redacted: the files of the sweep" in done.output
+    assert those_that('href="sweep.html"') == set()
+    report = spec.report.model_copy(update={"redact": True})
+    run_sweep(spec.model_copy(update={"report": report}), console())
+    assert those_that("surgery") == set()
+    assert those_that("target one failed: OSError: &lt;file ") == {"sweep.html"}
+    assert those_that('href="sweep.html"') == {"report.html"}
+    done = CliRunner().invoke(app, ["report", spec.output, "--redact"])
+    assert done.exit_code == 0
+    assert "not redacted" not in done.output
+
+
+def test_a_sweep_that_is_redacted_names_no_file_in_its_settings() -> None:
+    given = row(0.1, "log", 0.6, 0.5)
+    problem = given.found.model_copy(update={"problem": f"no /clinic/x here{CAME}surgery"})
+    given = replace(given, found=problem, queries={"neighbors.model": "/clinic/t5", "count": 5})
+    made_up, (found,) = redact_sweep(result(), [given], Disguise(b"s"))
+    table = sweep_table([found], made_up.rates, made_up.objective).to_pylist()[0]
+    assert made_up.redacted
+    assert table["query.count"] == 5
+    assert table["query.neighbors.model"] == Disguise(b"s").path("/clinic/t5")
+    assert table["problem"] == f"no {Disguise(b's').path('/clinic/x')} here"
+    assert table["parameter.share"] == 0.1
 
 
 def test_the_files_say_who_won_and_how_it_was_judged(swept: Any) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
-from raymia.util.credentials import hidden, sayable
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raymia.util.credentials import hidden, hidden_in, hidden_json, sayable
 from raymia.util.errors import InputError, RaymiaError
 
 SECRET = "se/c+ret="
@@ -49,6 +53,28 @@ def test_credentials_are_hidden_on_every_line_of_a_long_text():
     lines = [letters, f"https://me:{SECRET}@host/file", letters, f"/file?token={SECRET}", letters]
     hidden_there = [letters, "https://***@host/file", letters, "/file?token=***", letters]
     assert hidden("\n".join(lines)) == "\n".join(hidden_there)
+
+
+CODE = 'fetch("https://maps.example.com/json?key=" + KEY)\n'
+SIGNED = "https://host/données.jsonl?sig=se/c+ret="
+URLS = st.sampled_from([CODE, f"{SIGNED}\nand on", f"C:\\data {SIGNED}", f'say "{SIGNED}"', SIGNED])
+STRINGS = st.lists(URLS | st.text(st.sampled_from("a:/@?&=\"\\\n\té🦄'"))).map("".join)
+
+
+@given(st.recursive(STRINGS | st.integers() | st.none(), lambda inner: st.lists(inner)
+       | st.dictionaries(STRINGS, inner)))  # fmt: skip
+def test_json_whose_strings_are_hidden_is_json_of_hidden_strings(value):
+    assert json.loads(hidden_json(json.dumps(value))) == hidden_in(value)
+
+
+def test_each_string_is_hidden_by_itself():
+    assert hidden_in({SIGNED: (CODE, [1, SIGNED, None])}) == {
+        "https://host/données.jsonl?sig=***": [
+            CODE,
+            [1, "https://host/données.jsonl?sig=***", None],
+        ]
+    }
+    assert hidden(f"{SIGNED}\\n") == "https://host/données.jsonl?sig=***\\n"
 
 
 def test_control_characters_do_not_reach_the_terminal():
