@@ -90,6 +90,11 @@ class Cluster:
         """CPUs of the machines that a pool's actors may run on."""
         return sum(m.count * m.resources.get("CPU", 0.0) for m in self._machines_for(pool))
 
+    def is_unknown_to(self, pool: PoolSpec) -> bool:
+        """Whether no machine with CPUs is there for a pool, and the autoscaler does not say what it
+        may start."""
+        return self.startable is None and not self.cpus_for(pool)
+
     def cpus_of_a_machine(self, pool: PoolSpec) -> float:
         """CPUs that a pool's task can have on one machine: the most that are free now on any, or
         that one has which may still be started; 1 where no machine is known yet.
@@ -268,10 +273,13 @@ def pool_options(pool: PoolSpec, actors_in_all: int, cluster: Cluster) -> dict[s
     """Ray's resource options for one actor of a pool.
 
     Actors on GPUs take no CPU. Others share what is left beside one CPU for Ray's own tasks: an
-    actor that held the last CPU would starve the tasks that feed it.
+    actor that held the last CPU would starve the tasks that feed it. Where no CPU is known yet,
+    each asks for one: those that asked for none would all lie on the head.
     """
     cpus = pool.cpus
-    if cpus is None:
+    if cpus is None and not pool.gpus and cluster.is_unknown_to(pool):
+        cpus = 1.0
+    elif cpus is None:
         spare = 0.0 if pool.gpus else max(0.0, cluster.cpus_for(pool) - 1)
         cpus = min(1.0, int(100 * spare / max(1, actors_in_all)) / 100)
     return {"num_cpus": cpus, **_placement(pool)}
