@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import nullcontext
+from unittest.mock import Mock
 
 import pytest
 import ray
 from rich.console import Console
 
+from raymia.engine.board import Board
 from raymia.engine.on_ray import cluster as cluster_module
 from raymia.engine.on_ray import executor as executor_module
 from raymia.engine.on_ray.autoscaler import GROUP_LABEL
@@ -17,7 +19,8 @@ from raymia.engine.on_ray.capacity import Demand, Machine
 from raymia.engine.on_ray.cluster import Cluster, pool_options
 from raymia.engine.on_ray.executor import RayExecutor
 from raymia.spec import PoolSpec, ResourcesSpec
-from raymia.util.errors import InputError
+from raymia.sweep.work import Trials
+from raymia.util.errors import InputError, RaymiaError
 
 HEAD = Machine("head", {"CPU": 0.0}, {})
 SMALL, LARGE = Machine("small", {"CPU": 4.0}, {}), Machine("large", {"CPU": 64.0}, {"pool": "l"})
@@ -162,6 +165,36 @@ def test_gpus_that_come_up_and_are_given_to_no_pool_are_told_of_once(
     RayExecutor(grown, ResourcesSpec(), "store", console).call([train], PoolSpec())
     said = "this cluster has 1 GPU and the audit file gives its pools none"
     assert console.file.getvalue().count(said) == 1  # type: ignore[attr-defined]
+
+
+def test_a_sweep_waits_for_a_machine_and_has_the_cpus_of_what_came(
+    asked: list[Demand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tried(*_: object, cpus: float, board: Board) -> Trials:
+        assert board
+        seen.append(cpus)
+        return Trials([], [])
+
+    seen: list[float] = []
+    monkeypatch.setattr(cluster_module, "present", lambda: [HEAD, LARGE] if asked else [HEAD])
+    monkeypatch.setattr("raymia.engine.on_ray.sweep.try_settings", tried)
+    executor = RayExecutor(Cluster(False, None), ResourcesSpec(), "store", Console())
+    executor.try_settings([], [], {}, Mock(), Mock())
+    assert asked == [Demand("sweep", 1, 1, {"CPU": 1.0}, {})]
+    assert seen == [64]
+
+
+def test_a_step_of_the_reduction_ends_where_no_machine_comes_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none(some: Sequence[Demand], *_: object) -> nullcontext[None]:
+        assert [(demand.actors, demand.resources) for demand in some] == [(1, {"CPU": 1.0})]
+        raise RaymiaError(f"no machine came up for {some[0].name}")
+
+    monkeypatch.setattr(executor_module, "machines_for", none)
+    executor = RayExecutor(Cluster(False, None), ResourcesSpec(), "store", Console())
+    with pytest.raises(RaymiaError, match=r"^no machine came up for score tuned$"):
+        executor.workers(Mock(), "store").map("score tuned", print, (), [(1,)])
 
 
 @pytest.mark.parametrize("startable", [None, (LARGE,)])

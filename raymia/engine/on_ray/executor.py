@@ -19,6 +19,7 @@ from raymia.engine.on_ray.machines import (
     demand_of_tasks,
     machines_for,
     max_blocks,
+    one_cpu,
     refuse,
     refuse_impossible,
 )
@@ -35,7 +36,7 @@ from raymia.spec import PoolSpec, ResourcesSpec
 from raymia.storage.files import can_write
 from raymia.sweep.evaluate import Setting
 from raymia.sweep.proposals import Proposed
-from raymia.sweep.work import Case, Terms, Trials
+from raymia.sweep.work import STAGE, Case, Terms, Trials
 from raymia.util.caller import silenced
 from raymia.util.errors import RaymiaError
 
@@ -86,6 +87,7 @@ class RayExecutor:
             yield
 
     def _up(self, demands: Sequence[Demand]) -> AbstractContextManager[None]:
+        """The same for what reads and writes no store."""
         wait = self.resources.wait_minutes
         return machines_for(demands, self.cluster, self.console, wait)
 
@@ -182,7 +184,7 @@ class RayExecutor:
     def workers(self, board: Board, room: str) -> Tasks:
         if room != self.store_url:
             check_store_is_shared(room, "output")
-        return Tasks(board)
+        return Tasks(board, self._up)
 
     def try_settings(
         self,
@@ -194,6 +196,7 @@ class RayExecutor:
     ) -> Trials:
         from raymia.engine.on_ray.sweep import try_settings  # ray.tune takes half a second
 
-        return try_settings(
-            settings, proposed, evidence, terms, cpus=self.cluster.cpus, board=board
-        )
+        with self._up([one_cpu(STAGE)]):  # how many there are is seen when one is there
+            return try_settings(
+                settings, proposed, evidence, terms, cpus=self.cluster.cpus, board=board
+            )
