@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymia.engine.on_ray.autoscaler import GROUP_LABEL, present, present_and_free, startable
 from raymia.engine.on_ray.capacity import Demand, Machine
+from raymia.engine.on_ray.failures import own_error
 from raymia.engine.on_ray.ray_private import on_loopback
 from raymia.engine.on_ray.reachable import check_answers
 from raymia.engine.on_ray.watchdog import followed
@@ -129,7 +130,7 @@ def check_store_is_shared(url: str, where: str = "store") -> None:
     Raises
     ------
     InputError
-        Naming the machines.
+        Naming the machines, and what each that could not look said.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) < 2:
@@ -146,21 +147,30 @@ def check_store_is_shared(url: str, where: str = "store") -> None:
         .remote()
         for node in nodes
     ]
-    blind = [
-        str(node["NodeManagerHostname"])
-        for node, answer in zip(nodes, answers, strict=True)
-        if not _unless_lost(answer)
-    ]
+    said = [_unless_lost(answer) for answer in answers]
     folder.remove(token)
+    hosts = [str(node["NodeManagerHostname"]) for node in nodes]
+    blind = [host for host, seen in zip(hosts, said, strict=True) if seen is False]
+    reasons: dict[str, list[str]] = {}
+    for host, seen in zip(hosts, said, strict=True):
+        if isinstance(seen, RaymiaError):
+            reasons.setdefault(str(seen), []).append(host)
+    problems = [
+        f"{where}: {url} cannot be read on {', '.join(those)}: {reason}"
+        for reason, those in reasons.items()
+    ]
     if blind:
-        raise InputError(
+        problems.append(
             f"{where}: {url} is not the same folder on {', '.join(blind)}; on a cluster give a "
             "shared folder or object storage (s3://...)"
         )
+    if problems:
+        raise InputError(problems)
 
 
-def _unless_lost(answer: Any) -> bool:
-    """What a machine says; true of one that is lost meanwhile, which answers nothing more."""
+def _unless_lost(answer: Any) -> bool | RaymiaError:
+    """What a machine says, or why it cannot say it; true of one that is lost meanwhile, which
+    answers nothing more."""
     try:
         return bool(ray.get(answer))
     except (
@@ -169,6 +179,8 @@ def _unless_lost(answer: Any) -> bool:
         ray.exceptions.WorkerCrashedError,
     ):
         return True
+    except ray.exceptions.RayError as error:
+        return own_error(error)
 
 
 def is_given() -> bool:
