@@ -290,7 +290,7 @@ def _config_of(monitor: int) -> dict[str, Any] | None:
 
 
 @_otherwise(
-    lambda: False,
+    lambda _: False,
     "machines that can never come are waited for until resources.wait_minutes are over",
 )
 def is_refused(bundles: Sequence[Mapping[str, float]]) -> bool:
