@@ -94,7 +94,7 @@ class AnyCheckpoint(ABC):
 
     def pool(self, given: PoolSpec) -> PoolSpec:
         """The pool that it is asked by, of that which the audit file gives its role."""
-        return given
+        return given if self.computes else given.without_gpus
 
     @property
     def capabilities(self) -> Capabilities:

@@ -208,7 +208,8 @@ class _Planner:
             maker = self._makers[kind]
             make = self._planned("make", maker.question, maker.fingerprint)
             label = f"neighbors:{kind}" if kind else "neighbors"
-            pool = resources.paraphraser
+            model, pool = maker.loader.checkpoint, resources.paraphraser
+            pool = pool.without_gpus if model is None else model.pool(pool)
             made_first.append(Stage(label, "neighbors", maker.loader, pool, (make,)))
         target = self._stage(
             f"target:{name}",

@@ -33,6 +33,10 @@ from raymia.util.plugins import is_file, is_in, on_forget
 DEFAULT_ENGINE: EngineKind = "ray"
 
 
+GPU_TYPE_LABEL = "ray.io/accelerator-type"
+"""Ray's own label of the machines with a GPU type."""
+
+
 class PoolSpec(Strict):
     """An actor pool: how many workers hold the model, and where they may run."""
 
@@ -66,6 +70,12 @@ class PoolSpec(Strict):
         if self.max_actors is not None and self.max_actors < self.actors:
             raise ValueError(f"max_actors is {self.max_actors}, less than actors {self.actors}")
         return self
+
+    @property
+    def without_gpus(self) -> PoolSpec:
+        """The same for actors that hold no model. Labels stay but for Ray's own of GPU types."""
+        labels = {name: value for name, value in self.labels.items() if name != GPU_TYPE_LABEL}
+        return self.model_copy(update={"gpus": 0, "accelerator_type": None, "labels": labels})
 
 
 class ResourcesSpec(Strict):

@@ -66,7 +66,7 @@ class Growing:
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Growing]:
-    """With Ray's first autoscaler, that of `ray up`, or its second, that of KubeRay."""
+    """With Ray's first autoscaler, or its second, that of `ray up` and of `jobs/rayjob.yaml`."""
     folder, port = tmp_path_factory.mktemp("autoscaling"), free_port()
     address = f"127.0.0.1:{port}"
     environment, mark = child_environment(
@@ -181,6 +181,28 @@ def test_what_the_autoscaler_says_it_cannot_start_is_refused(
     first, _ = refusals(cluster, tmp_path, models)
     assert first.startswith("resources: neighbors needs 1 GPU, a GPU of type H100, and no machine")
     assert first.endswith(", and the autoscaler can start none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", [2], indirect=True)
+def test_a_pool_that_may_grow_beyond_all_machines_runs_on_those_there_can_be(
+    cluster: Growing, tmp_path: Path, models: Models
+) -> None:
+    """The second autoscaler starts nothing of a request that it cannot start the whole of."""
+    file = audit_file(
+        tmp_path, models,
+        target={"gpus": 1, "accelerator_type": "A10G", "actors": 1, "max_actors": 4},
+        paraphraser={"labels": {"raymia/pool": "paraphraser"}},
+    )  # fmt: skip
+    content = yaml.safe_load(file.read_text())
+    content["targets"][0]["dtype"] = "float32"
+    file.write_text(yaml.safe_dump(content))
+    done = subprocess.run(
+        [sys.executable, "-m", "raymia", "audit", str(file)], env=cluster.environment,
+        capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "asking for machines: neighbors needs" in done.stdout
 
 
 def refusals(cluster: Growing, folder: Path, models: Models) -> list[str]:

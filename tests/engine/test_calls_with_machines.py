@@ -5,19 +5,22 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import nullcontext
+from unittest.mock import Mock
 
 import pytest
 import ray
 from rich.console import Console
 
+from raymia.engine.board import Board
 from raymia.engine.on_ray import cluster as cluster_module
 from raymia.engine.on_ray import executor as executor_module
 from raymia.engine.on_ray.autoscaler import GROUP_LABEL
 from raymia.engine.on_ray.capacity import Demand, Machine
-from raymia.engine.on_ray.cluster import Cluster
+from raymia.engine.on_ray.cluster import Cluster, pool_options
 from raymia.engine.on_ray.executor import RayExecutor
 from raymia.spec import PoolSpec, ResourcesSpec
-from raymia.util.errors import InputError
+from raymia.sweep.work import Trials
+from raymia.util.errors import InputError, RaymiaError
 
 HEAD = Machine("head", {"CPU": 0.0}, {})
 SMALL, LARGE = Machine("small", {"CPU": 4.0}, {}), Machine("large", {"CPU": 64.0}, {"pool": "l"})
@@ -124,6 +127,74 @@ def test_a_cluster_whose_machines_are_still_to_start_has_the_cpus_of_one(
     kinds = (Machine("c", {"CPU": 8.0}, {}, 5), Machine("g", {"CPU": 4.0, "GPU": 1.0}, {}, 5))
     assert Cluster(is_local=False, startable=kinds).cpus == cpus
     assert Cluster(is_local=False, startable=None).cpus == (0 if machines == [HEAD] else cpus)
+
+
+@pytest.mark.parametrize("labels", [{}, {"pool": "l"}])
+@pytest.mark.parametrize("there", [[HEAD], [HEAD, SMALL]])
+def test_a_pool_asks_for_a_cpu_of_each_where_no_machine_for_it_is_known(
+    monkeypatch: pytest.MonkeyPatch, labels: dict[str, str], there: list[Machine]
+) -> None:
+    """Without, all of its actors would lie on the head, or no machine be asked for."""
+    monkeypatch.setattr(cluster_module, "present", lambda: there)
+    pool, grown = PoolSpec(actors=2, labels=labels), Cluster(is_local=False, startable=None)
+    known = there == [HEAD, SMALL] and not labels
+    share = pool_options(pool, 6, grown)["num_cpus"]
+    assert share == (0.5 if known else 1)
+    assert pool_options(pool, 6, Cluster(is_local=False))["num_cpus"] == (0.5 if known else 0)
+    for given in PoolSpec(cpus=0.25), PoolSpec(gpus=1):
+        options = pool_options(given, 6, Cluster(is_local=False, startable=None))
+        assert options["num_cpus"] == (given.cpus or 0)
+
+
+def test_how_many_cpus_a_machine_has_is_seen_when_the_first_is_up(
+    asked: list[Demand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("present", "present_and_free"):
+        monkeypatch.setattr(cluster_module, name, lambda: [HEAD, LARGE] if asked else [HEAD])
+    called(Cluster(is_local=False, startable=None), PoolSpec())
+    assert asked == [Demand("train", 1, most, {"CPU": cpus}, {}) for most, cpus in ((1, 1), (3, 8))]
+
+
+def test_gpus_that_come_up_and_are_given_to_no_pool_are_told_of_once(
+    asked: list[Demand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = Machine("gpu", {"CPU": 6.0, "GPU": 1.0}, {})
+    for name in ("present", "present_and_free"):
+        monkeypatch.setattr(cluster_module, name, lambda: [HEAD, gpu] if asked else [HEAD])
+    console, grown = Console(file=io.StringIO(), width=200), Cluster(is_local=False, startable=None)
+    RayExecutor(grown, ResourcesSpec(), "store", console).call([train], PoolSpec())
+    said = "this cluster has 1 GPU and the audit file gives its pools none"
+    assert console.file.getvalue().count(said) == 1  # type: ignore[attr-defined]
+
+
+def test_a_sweep_waits_for_a_machine_and_has_the_cpus_of_what_came(
+    asked: list[Demand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tried(*_: object, cpus: float, board: Board) -> Trials:
+        assert board
+        seen.append(cpus)
+        return Trials([], [])
+
+    seen: list[float] = []
+    monkeypatch.setattr(cluster_module, "present", lambda: [HEAD, LARGE] if asked else [HEAD])
+    monkeypatch.setattr("raymia.engine.on_ray.sweep.try_settings", tried)
+    executor = RayExecutor(Cluster(False, None), ResourcesSpec(), "store", Console())
+    executor.try_settings([], [], {}, Mock(), Mock())
+    assert asked == [Demand("sweep", 1, 1, {"CPU": 1.0}, {})]
+    assert seen == [64]
+
+
+def test_a_step_of_the_reduction_ends_where_no_machine_comes_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none(some: Sequence[Demand], *_: object) -> nullcontext[None]:
+        assert [(demand.actors, demand.resources) for demand in some] == [(1, {"CPU": 1.0})]
+        raise RaymiaError(f"no machine came up for {some[0].name}")
+
+    monkeypatch.setattr(executor_module, "machines_for", none)
+    executor = RayExecutor(Cluster(False, None), ResourcesSpec(), "store", Console())
+    with pytest.raises(RaymiaError, match=r"^no machine came up for score tuned$"):
+        executor.workers(Mock(), "store").map("score tuned", print, (), [(1,)])
 
 
 @pytest.mark.parametrize("startable", [None, (LARGE,)])

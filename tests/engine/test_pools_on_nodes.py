@@ -16,12 +16,14 @@ from ray_fixtures import actors_seen, private_folder
 from small_audit import Models, console, passages, write_small_audit
 
 from raymia.engine.base import engine
+from raymia.engine.on_ray import cluster as cluster_module
 from raymia.engine.on_ray.board import started
 from raymia.engine.on_ray.cluster import Cluster, check_store_is_shared
 from raymia.engine.on_ray.tasks import run_tasks
 from raymia.run.audit import run_audit
 from raymia.spec import PoolSpec, ResourcesSpec
 from raymia.spec.file import load_spec
+from raymia.storage.files import Folder
 from raymia.util.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("own_ray")
@@ -102,6 +104,37 @@ def test_a_store_that_workers_do_not_see_is_refused(nodes: dict[str, str], tmp_p
         InputError, match=r"^store: memory://mine is not the same folder on .*s3://"
     ):
         check_store_is_shared("memory://mine")
+
+
+def test_each_machine_that_cannot_read_the_store_is_named_with_its_reason(
+    nodes: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a role lets it not, or its image lacks a package."""
+    driver = os.getpid()
+
+    class Elsewhere(Folder):
+        def exists(self, path: str) -> bool:
+            assert os.getpid() != driver
+            where = ray.get_runtime_context().get_node_id()
+            if where == nodes["target"]:
+                raise PermissionError("Access Denied")
+            if where == nodes["reference"]:
+                raise ModuleNotFoundError("No module named 's3fs'")
+            return where != nodes["paraphraser"] and super().exists(path)
+
+    monkeypatch.setattr(cluster_module, "Folder", Elsewhere)
+    with pytest.raises(InputError) as refused:
+        check_store_is_shared(str(tmp_path))
+    host = ray.nodes()[0]["NodeManagerHostname"]  # of all, here
+    store = f"store: {tmp_path} "
+    assert sorted(refused.value.problems) == [
+        f"{store}cannot be read on {host}: a worker failed: ModuleNotFoundError: No module named "
+        "'s3fs'",
+        f"{store}cannot be read on {host}: a worker failed: PermissionError: Access Denied",
+        f"{store}is not the same folder on {host}; on a cluster give a shared folder or object "
+        "storage (s3://...)",
+    ]
+    assert [path.name for path in tmp_path.rglob("*")] == ["seen-by-all"]
 
 
 @pytest.mark.usefixtures("nodes")

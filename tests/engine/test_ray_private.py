@@ -119,7 +119,7 @@ def all_count_as_free() -> bool:
 def nothing_is_refused() -> bool:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray_private, "is_second_autoscaler", lambda: True)
-        return ray_private.is_refused() is False
+        return ray_private.is_refused([{"CPU": 1.0}]) is False
 
 
 def it_starts_as_ray_has_it() -> bool:
@@ -214,7 +214,7 @@ def test_an_answer_of_another_shape_is_taken_for_none(
     """What the second autoscaler cannot start is no longer among its answers."""
     monkeypatch.setattr(ray_private, "is_second_autoscaler", lambda: True)
     monkeypatch.setattr(f"{REPLIES}.GetClusterStatusReply", other_shape)
-    assert not ray_private.is_refused()
+    assert not ray_private.is_refused([{"CPU": 1.0}])
     assert "answers in another way than it did" in caplog.text
     assert "machines that can never come are waited for" in caplog.text
 

@@ -16,6 +16,7 @@ import ray
 from forks.workers import workers_forked
 from ray_fixtures import actors_seen, private_folder, wait_until
 from small_audit import (
+    PARAPHRASER,
     Models,
     console,
     passages,
@@ -252,7 +253,7 @@ def test_a_target_waits_for_the_neighbors_that_another_ones_stream_makes(
 ) -> None:
     share = {"gpus": 0.5}
     file = audit(
-        tmp_path, models, walkers, "ab", neighbors={"kind": "substitute", "count": 2},
+        tmp_path, models, walkers, "ab", neighbors={"model": str(PARAPHRASER), "count": 2},
         resources={"paraphraser": share, "target": share},
     )  # fmt: skip
     result = run_audit(load_spec(file), console())

@@ -149,6 +149,16 @@ def test_an_endpoint_has_no_more_workers_than_requests_that_may_be_under_way(ser
     assert found.pool(PoolSpec(actors=16)) == PoolSpec(actors=8)
 
 
+def test_requests_hold_no_gpu(server):
+    where = {"cpus": 0.5, "resources": {"net": 1}}
+    given = PoolSpec(
+        actors=4, gpus=1, accelerator_type="A10G", **where,
+        labels={"raymia/pool": "near", "ray.io/accelerator-type": "A10G"},
+    )  # fmt: skip
+    found = resolved(server[0]).pool(given)
+    assert found == PoolSpec(actors=4, labels={"raymia/pool": "near"}, **where)
+
+
 def test_an_endpoint_that_stays_away_is_named_with_what_to_do(server, texts):
     url, manners = server
     model = connected(url)

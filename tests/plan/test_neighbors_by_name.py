@@ -15,7 +15,7 @@ from raymia.plan.planning import plan_audit
 from raymia.plan.stages import PER_KIND, stored_neighbors
 from raymia.results.runs import StoredRun
 from raymia.run.audit import run_audit
-from raymia.spec import AuditSpec
+from raymia.spec import AuditSpec, PoolSpec, ResourcesSpec
 from raymia.sweep.queries import with_values
 from raymia.util.errors import InputError
 
@@ -162,3 +162,13 @@ def test_references_of_other_prompts_are_compared_by_their_names(tmp_path, tiny_
     keys = {p.reference: p.recipe.key for p in plan.preparations}
     assert keys["letters"] != keys["reviews"]
     assert [stage.name for stage in plan.made_first] == ["neighbors:t5"], "words are not asked for"
+
+
+def test_gpus_are_for_neighbors_that_a_model_makes(tmp_path, tiny_gpt2):
+    resources = {"engine": "ray", "paraphraser": {"gpus": 1, "labels": {"raymia/pool": "p"}}}
+    spec = spec_of(tmp_path, tiny_gpt2, BOTH, ["spv"])
+    spec = spec.model_copy(update={"resources": ResourcesSpec(**resources)})
+    (plan,) = plan_audit(resolve_inputs(spec), EvidenceStore(spec.store))
+    pools = {stage.name: stage.pool for stage in plan.stages if stage.role == "neighbors"}
+    given = spec.resources.paraphraser
+    assert pools == {"neighbors:t5": given, "neighbors:words": PoolSpec(labels=given.labels)}

@@ -286,7 +286,7 @@ def measure(spec: AuditSpec, *, whole: bool = False) -> dict[str, Any]:
             after = timed("plan again", plans.as_it_is_now)
             assert sum(plan.to_ask for plan in after) == 0, "answers are missing"
             with score_parts(spec.store) as parts:
-                workers = Tasks(board)
+                workers = Tasks(board, machines)
                 reduction = timed(
                     "score", lambda: reduce_audit(inputs, store, after, parts, workers)
                 )

@@ -29,9 +29,8 @@ POLL_SECONDS = 1.0
 SAY_SECONDS = 15.0
 REFUSALS = 3
 """How many times in a row an autoscaler has to say that it cannot."""
-_requests: list[Sequence[Demand]] = []
-"""What all threads ask for; the autoscaler keeps one request alone."""
-_asking = threading.Lock()
+HARDLY_ANYTHING = {"CPU": 0.001}
+"""What is asked for a place that takes nothing, where labels say on which machines it is."""
 
 
 def present() -> list[Machine]:
@@ -82,26 +81,83 @@ def _kinds(config: dict[str, Any]) -> tuple[Machine, ...] | None:
     return tuple(kinds)
 
 
+class _Request:
+    """What all threads ask for together: the autoscaler keeps one request alone.
+
+    Ray's second autoscaler starts either all of a request or nothing. While it refuses one, half as
+    many places are asked for, and in the end those alone that pools cannot do without.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._parts: list[Sequence[Demand]] = []
+        self._halved = 0
+
+    def add(self, demands: Sequence[Demand]) -> None:
+        with self._lock:
+            self._parts.append(demands)
+            self._halved = 0
+
+    def remove(self, demands: Sequence[Demand]) -> None:
+        with self._lock:
+            self._parts.remove(demands)
+            self._halved = 0
+
+    def send(self) -> None:
+        """Ask for all of it, or for less than was refused."""
+        from ray.autoscaler.sdk import request_resources
+
+        with self._lock:
+            if not self._is_least() and is_refused(self._bundles()):
+                self._halved += 1
+            request_resources(
+                bundles=self._bundles(),
+                bundle_label_selectors=[dict(place.labels) for place in self._places()],
+            )
+
+    def is_hopeless(self) -> bool:
+        """Whether the least is refused too."""
+        with self._lock:
+            return self._is_least() and is_refused(self._bundles())
+
+    def _demands(self) -> list[Demand]:
+        return [d for part in self._parts for d in part if d.resources or d.labels]
+
+    def _is_least(self) -> bool:
+        return all(demand.most >> self._halved <= demand.actors for demand in self._demands())
+
+    def _places(self) -> list[Demand]:
+        return [
+            demand
+            for demand in self._demands()
+            for _ in range(max(demand.actors, demand.most >> self._halved))
+        ]
+
+    def _bundles(self) -> list[dict[str, float]]:
+        return [dict(place.resources) or HARDLY_ANYTHING for place in self._places()]
+
+
+_request = _Request()
+
+
 @contextmanager
 def requested(demands: Sequence[Demand]) -> Iterator[None]:
-    """Ask the autoscaler for the places of all actors there may be, by GPU types and labels, so
-    that the right machines come up; and no longer when the block ends, however it ends. What other
-    threads ask for is asked for with it.
+    """Ask the autoscaler for the places of all actors there may be, or of as many as it can start,
+    by GPU types and labels, so that the right machines come up; and no longer when the block ends,
+    however it ends. What other threads ask for is asked for with it.
     """
     stop = threading.Event()
     asking = threading.Thread(target=_keep_asking, args=(stop,), daemon=True)
-    with _asking:
-        _requests.append(demands)
+    _request.add(demands)
     asking.start()
     try:
         yield
     finally:
         stop.set()
         asking.join(timeout=10)
-        with _asking:
-            _requests.remove(demands)
+        _request.remove(demands)
         with suppress(Exception):  # the cluster may be what ended the block
-            _ask()
+            _request.send()
 
 
 def wait_for(demands: Sequence[Demand], console: Console, seconds: float) -> None:
@@ -112,7 +168,7 @@ def wait_for(demands: Sequence[Demand], console: Console, seconds: float) -> Non
     Raises
     ------
     InputError
-        Where the autoscaler says that it cannot start what it was asked for.
+        Where the autoscaler says that it cannot start the least that will do.
     RaymiaError
         Where a demand has no place at all when the time is up.
     """
@@ -120,7 +176,7 @@ def wait_for(demands: Sequence[Demand], console: Console, seconds: float) -> Non
     said, refusals = 0.0, 0
     while lacking := shortages(demands, present()):
         waited = time.monotonic() - started
-        refusals = refusals + 1 if is_refused() else 0
+        refusals = refusals + 1 if _request.is_hopeless() else 0
         if refusals >= REFUSALS:
             raise InputError(
                 [f"resources: {line}, and the autoscaler can start none" for line in lacking]
@@ -148,25 +204,13 @@ def say(console: Console, text: str) -> None:
 def _keep_asking(stop: threading.Event) -> None:
     while True:
         with suppress(Exception):  # the next time is soon
-            _ask()
+            _request.send()
         if stop.wait(ASK_AGAIN_SECONDS):
             return
 
 
-def _ask() -> None:
-    from ray.autoscaler.sdk import request_resources
-
-    with _asking:
-        demands = [demand for request in _requests for demand in request if demand.resources]
-        actors = [demand for demand in demands for _ in range(demand.most)]
-        request_resources(
-            bundles=[dict(actor.resources) for actor in actors],
-            bundle_label_selectors=[dict(actor.labels) for actor in actors],
-        )
-
-
 def other_kinds(demand: Demand, kinds: Sequence[Machine]) -> list[str]:
-    """Kinds that only labels keep a demand from: the first autoscaler, which does not know labels,
-    may start them for it."""
+    """Kinds that only labels keep a demand from. Ray's first autoscaler, which alone says which
+    kinds there are, does not know labels, and may start them for it."""
     anywhere = replace(demand, labels={})
     return [kind.name for kind in kinds if kind.fits(anywhere) and not kind.fits(demand)]

@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymia.engine.on_ray.autoscaler import GROUP_LABEL, present, present_and_free, startable
 from raymia.engine.on_ray.capacity import Demand, Machine
+from raymia.engine.on_ray.failures import own_error
 from raymia.engine.on_ray.ray_private import on_loopback
 from raymia.engine.on_ray.reachable import check_answers
 from raymia.engine.on_ray.watchdog import followed
@@ -90,6 +91,11 @@ class Cluster:
         """CPUs of the machines that a pool's actors may run on."""
         return sum(m.count * m.resources.get("CPU", 0.0) for m in self._machines_for(pool))
 
+    def is_unknown_to(self, pool: PoolSpec) -> bool:
+        """Whether no machine with CPUs is there for a pool, and the autoscaler does not say what it
+        may start."""
+        return self.startable is None and not self.cpus_for(pool)
+
     def cpus_of_a_machine(self, pool: PoolSpec) -> float:
         """CPUs that a pool's task can have on one machine: the most that are free now on any, or
         that one has which may still be started; 1 where no machine is known yet.
@@ -124,7 +130,7 @@ def check_store_is_shared(url: str, where: str = "store") -> None:
     Raises
     ------
     InputError
-        Naming the machines.
+        Naming the machines, and what each that could not look said.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) < 2:
@@ -141,21 +147,30 @@ def check_store_is_shared(url: str, where: str = "store") -> None:
         .remote()
         for node in nodes
     ]
-    blind = [
-        str(node["NodeManagerHostname"])
-        for node, answer in zip(nodes, answers, strict=True)
-        if not _unless_lost(answer)
-    ]
+    said = [_unless_lost(answer) for answer in answers]
     folder.remove(token)
+    hosts = [str(node["NodeManagerHostname"]) for node in nodes]
+    blind = [host for host, seen in zip(hosts, said, strict=True) if seen is False]
+    reasons: dict[str, list[str]] = {}
+    for host, seen in zip(hosts, said, strict=True):
+        if isinstance(seen, RaymiaError):
+            reasons.setdefault(str(seen), []).append(host)
+    problems = [
+        f"{where}: {url} cannot be read on {', '.join(those)}: {reason}"
+        for reason, those in reasons.items()
+    ]
     if blind:
-        raise InputError(
+        problems.append(
             f"{where}: {url} is not the same folder on {', '.join(blind)}; on a cluster give a "
             "shared folder or object storage (s3://...)"
         )
+    if problems:
+        raise InputError(problems)
 
 
-def _unless_lost(answer: Any) -> bool:
-    """What a machine says; true of one that is lost meanwhile, which answers nothing more."""
+def _unless_lost(answer: Any) -> bool | RaymiaError:
+    """What a machine says, or why it cannot say it; true of one that is lost meanwhile, which
+    answers nothing more."""
     try:
         return bool(ray.get(answer))
     except (
@@ -164,6 +179,8 @@ def _unless_lost(answer: Any) -> bool:
         ray.exceptions.WorkerCrashedError,
     ):
         return True
+    except ray.exceptions.RayError as error:
+        return own_error(error)
 
 
 def is_given() -> bool:
@@ -268,10 +285,13 @@ def pool_options(pool: PoolSpec, actors_in_all: int, cluster: Cluster) -> dict[s
     """Ray's resource options for one actor of a pool.
 
     Actors on GPUs take no CPU. Others share what is left beside one CPU for Ray's own tasks: an
-    actor that held the last CPU would starve the tasks that feed it.
+    actor that held the last CPU would starve the tasks that feed it. Where no CPU is known yet,
+    each asks for one: those that asked for none would all lie on the head.
     """
     cpus = pool.cpus
-    if cpus is None:
+    if cpus is None and not pool.gpus and cluster.is_unknown_to(pool):
+        cpus = 1.0
+    elif cpus is None:
         spare = 0.0 if pool.gpus else max(0.0, cluster.cpus_for(pool) - 1)
         cpus = min(1.0, int(100 * spare / max(1, actors_in_all)) / 100)
     return {"num_cpus": cpus, **_placement(pool)}

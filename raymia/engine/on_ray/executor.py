@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from raymia.engine.on_ray.machines import (
     demand_of_tasks,
     machines_for,
     max_blocks,
+    one_cpu,
     refuse,
     refuse_impossible,
 )
@@ -35,7 +36,7 @@ from raymia.spec import PoolSpec, ResourcesSpec
 from raymia.storage.files import can_write
 from raymia.sweep.evaluate import Setting
 from raymia.sweep.proposals import Proposed
-from raymia.sweep.work import Case, Terms, Trials
+from raymia.sweep.work import STAGE, Case, Terms, Trials
 from raymia.util.caller import silenced
 from raymia.util.errors import RaymiaError
 
@@ -49,15 +50,19 @@ def on_ray(resources: ResourcesSpec, store_url: str, console: Console) -> Iterat
     if not ray.is_initialized():
         console.print(f"{'joining' if is_given() else 'starting'} Ray ...", highlight=False)
     with connected(resources) as cluster:
-        pools = resources.paraphraser, resources.target, resources.reference
-        if cluster.gpus and not any(pool.gpus for pool in pools):
-            console.print(
-                f"this cluster has {cluster.gpus:g} GPU and the audit file gives its pools none: "
-                "set gpus under resources.paraphraser, target and reference"
-            )
+        _say_if_unused(cluster.gpus, resources, console)
         if can_write(store_url):  # else it can only be read, and is complete
             check_store_is_shared(store_url)
         yield RayExecutor(cluster, resources, store_url, console)
+
+
+def _say_if_unused(gpus: float, resources: ResourcesSpec, console: Console) -> None:
+    pools = resources.paraphraser, resources.target, resources.reference
+    if gpus and not any(pool.gpus for pool in pools):
+        console.print(
+            f"this cluster has {gpus:g} GPU and the audit file gives its pools none: "
+            "set gpus under resources.paraphraser, target and reference"
+        )
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,18 @@ class RayExecutor:
     def _machines(self, demands: Sequence[Demand]) -> Iterator[None]:
         """See :func:`raymia.engine.on_ray.machines.machines_for`; those that came up see the
         store."""
-        wait = self.resources.wait_minutes
-        with machines_for(demands, self.cluster, self.console, wait):
+        before = self.cluster.gpus
+        with self._up(demands):
+            if not before:
+                _say_if_unused(self.cluster.gpus, self.resources, self.console)
             if self.cluster.startable != () and can_write(self.store_url):
                 check_store_is_shared(self.store_url)
             yield
+
+    def _up(self, demands: Sequence[Demand]) -> AbstractContextManager[None]:
+        """The same for what reads and writes no store."""
+        wait = self.resources.wait_minutes
+        return machines_for(demands, self.cluster, self.console, wait)
 
     def check(self, plan: AuditPlan) -> None:
         refuse_impossible(plan, self._sizes(plan), self.cluster)
@@ -157,10 +169,14 @@ class RayExecutor:
             return run_streams(plan.streams, run, blocks=blocks, cluster=self.cluster, board=board)
 
     def call(self, functions: Sequence[Callable[[], Any]], pool: PoolSpec) -> list[Any]:
-        if pool.cpus is None and not pool.gpus:
-            whole = min(MAX_THREADS, self.cluster.cpus_of_a_machine(pool))
-            pool = pool.model_copy(update={"cpus": whole})
         name, most = functions[0].__name__, len(functions)
+        if pool.cpus is None and not pool.gpus:
+            one = demand_of_tasks(name, 1, pool, self.cluster)
+            # How many CPUs a machine has is seen when one is there.
+            unknown = self.cluster.is_unknown_to(pool)
+            with self._machines([one]) if unknown else nullcontext():
+                whole = min(MAX_THREADS, self.cluster.cpus_of_a_machine(pool))
+            pool = pool.model_copy(update={"cpus": whole})
         refuse([[demand_of_tasks(name, 1, pool, self.cluster)]], self.cluster)
         with self._machines([demand_of_tasks(name, most, pool, self.cluster)]):
             return run_tasks(functions, pool, self.cluster)
@@ -168,7 +184,7 @@ class RayExecutor:
     def workers(self, board: Board, room: str) -> Tasks:
         if room != self.store_url:
             check_store_is_shared(room, "output")
-        return Tasks(board)
+        return Tasks(board, self._up)
 
     def try_settings(
         self,
@@ -180,6 +196,7 @@ class RayExecutor:
     ) -> Trials:
         from raymia.engine.on_ray.sweep import try_settings  # ray.tune takes half a second
 
-        return try_settings(
-            settings, proposed, evidence, terms, cpus=self.cluster.cpus, board=board
-        )
+        with self._up([one_cpu(STAGE)]):  # how many there are is seen when one is there
+            return try_settings(
+                settings, proposed, evidence, terms, cpus=self.cluster.cpus, board=board
+            )

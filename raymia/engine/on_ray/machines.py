@@ -60,6 +60,11 @@ def demand_of_tasks(name: str, most: int, pool: PoolSpec, cluster: Cluster) -> D
     return Demand.of(name, 1, most, task_options(pool, cluster))
 
 
+def one_cpu(name: str) -> Demand:
+    """What steps that ask no model need to begin; where more of them wait, Ray asks for more."""
+    return Demand(name, 1, 1, {"CPU": 1.0}, {})
+
+
 def refuse_impossible(plan: AuditPlan, sizes: BlockSizes, cluster: Cluster) -> None:
     """Refuse an audit that the cluster can never hold, as far as the cluster says what it can.
 

@@ -14,7 +14,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache, wraps
@@ -229,8 +230,9 @@ def _set_option(context: Any, name: str, value: Any, consequence: str) -> None:
     lambda: None, "what an autoscaler may start is not known, and machines are waited for instead"
 )
 def is_second_autoscaler() -> bool | None:
-    """Whether the cluster has Ray's second autoscaler, as KubeRay's clusters do. It knows labels,
-    and says what it cannot start, but not what it can.
+    """Whether the cluster has Ray's second autoscaler, as ``ray up`` starts it since Ray 2.50, and
+    KubeRay where it is told to. It knows labels, and says what it cannot start, but not what it
+    can.
 
     Returns
     -------
@@ -244,7 +246,8 @@ def is_second_autoscaler() -> bool | None:
     lambda: None, "what an autoscaler may start is not known, and machines are waited for instead"
 )
 def autoscaler_config() -> dict[str, Any] | None:
-    """What the file of Ray's first autoscaler says of the machines that it may start.
+    """What the file of Ray's first autoscaler says of the machines that it may start. ``ray up``
+    has it where ``RAY_UP_enable_autoscaler_v2=0`` is set.
 
     Returns
     -------
@@ -287,17 +290,32 @@ def _config_of(monitor: int) -> dict[str, Any] | None:
 
 
 @_otherwise(
-    lambda: False,
+    lambda _: False,
     "machines that can never come are waited for until resources.wait_minutes are over",
 )
-def is_refused() -> bool:
-    """Whether Ray's second autoscaler says that it cannot start what it was asked for."""
+def is_refused(bundles: Sequence[Mapping[str, float]]) -> bool:
+    """Whether Ray's second autoscaler says that it cannot start a request, and not another one that
+    it had before.
+
+    Parameters
+    ----------
+    bundles : the resources of each place that was asked for.
+    """
     if not is_second_autoscaler():
         return False
     reply = _find("ray.core.generated.autoscaler_pb2:GetClusterStatusReply")()
     client = _find("ray.experimental.internal_kv:internal_kv_get_gcs_client", ())()
     reply.ParseFromString(client.get_cluster_status(timeout_s=10))
-    return bool(reply.autoscaling_state.infeasible_cluster_resource_constraints)
+    asked = Counter(frozenset(bundle.items()) for bundle in bundles)
+    refused = reply.autoscaling_state.infeasible_cluster_resource_constraints
+    return any(_bundles_of(constraint) == asked for constraint in refused)
+
+
+def _bundles_of(constraint: Any) -> Counter[frozenset[tuple[str, float]]]:
+    found = Counter[frozenset[tuple[str, float]]]()
+    for part in constraint.resource_requests:
+        found[frozenset(part.request.resources_bundle.items())] += part.count
+    return found
 
 
 # -------------------------------------------------------------------------------- what is not held

@@ -10,6 +10,7 @@ import ray
 
 from raymia.engine.board import Board
 from raymia.engine.on_ray.failures import own_error
+from raymia.engine.on_ray.machines import Machines, one_cpu
 
 Found = TypeVar("Found")
 RETRIES = 2
@@ -22,9 +23,14 @@ class Tasks:
 
     What jobs share is put into the object store once, also where several steps share it. A job is
     small, and so is what comes back: evidence and scores are read and written where the task runs.
+
+    Attributes
+    ----------
+    machines : waits for a machine with a CPU, where the cluster has none left.
     """
 
     board: Board
+    machines: Machines
     _put: dict[int, tuple[Any, Any]] = field(default_factory=dict)
 
     def map(
@@ -35,6 +41,16 @@ class Tasks:
         jobs: Sequence[tuple[Any, ...]],
     ) -> list[Found]:
         """See :class:`raymia.scoring.workers.Workers`."""
+        with self.machines([one_cpu(what)]):
+            return self._map(what, step, shared, jobs)
+
+    def _map(
+        self,
+        what: str,
+        step: Callable[..., Found],
+        shared: tuple[Any, ...],
+        jobs: Sequence[tuple[Any, ...]],
+    ) -> list[Found]:
         given = [self._reference(value) for value in shared]
 
         size = len(given)

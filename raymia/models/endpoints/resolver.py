@@ -115,7 +115,8 @@ class Endpoint(AnyCheckpoint):
         most = self.parallel_requests
         actors, max_actors = min(given.actors, most), given.max_actors
         grows = None if max_actors is None else min(max_actors, most)
-        return given.model_copy(update={"actors": actors, "max_actors": grows})
+        update = {"actors": actors, "max_actors": grows}
+        return super().pool(given).model_copy(update=update)
 
     def describe(self) -> str:
         context = "" if self.context is None else f", context {self.context:,}"
