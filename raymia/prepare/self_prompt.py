@@ -143,6 +143,8 @@ class SelfPromptRecipe:
             tune["gradient_checkpointing"] = True
         if self.own is not None:
             tune = [self.own.method.kind, step_size(self.own.trainer), spec.max_tokens]
+            if self.own.noise is not None:
+                tune.append("private")
         return ["write", write], ["tune", tune, architecture(self.base)]
 
     def describe(self, target: str) -> str:
