@@ -126,9 +126,9 @@ class OwnRecipe:
         rows, wanted = texts - _held_out(texts), step_size(self.trainer)
         if rows < wanted:
             raise InputError(
-                f"{where}.texts: of {texts:,} texts {rows:,} are trained on, and the rest is held out, "
-                f"which are fewer than one step of the target's own training takes ({wanted:,}); "
-                f"give at least {math.ceil(wanted / (1 - HELD_OUT_SHARE)):,}, or say `fine_tune`"
+                f"{where}.texts: of {texts:,} texts {rows:,} are trained on, and the rest is held "
+                "out, which are fewer than one step of the target's own training takes "
+                f"({wanted:,}); give at least {math.ceil(wanted / (1 - HELD_OUT_SHARE)):,}, or say `fine_tune`"
             )
 
     def describe(self) -> str:

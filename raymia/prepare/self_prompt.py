@@ -36,6 +36,7 @@ from raymia.prepare.writer import QUESTIONS, TEXTS, Writer
 from raymia.prepare.written_records import beginning_of_text, write_records
 from raymia.spec import PoolSpec, SelfPromptReference
 from raymia.storage.scratch import scratch
+from raymia.util.draws import generator
 from raymia.util.errors import NothingWrittenError
 from raymia.util.hashing import digest
 
@@ -78,10 +79,17 @@ class SelfPromptRecipe:
             {
                 "what": "self-prompt reference",
                 "base": self.base.fingerprint,
+                "start": "its own",
                 **self._tuned_by(),
                 **self._text_parts(),
             }
         )
+
+    @property
+    def tuning_seed(self) -> int:
+        """Its own start and order: an adapter that starts as the target's own did, or sees texts in
+        the same order, would be too near a relative."""
+        return int(generator(self.seed, "self-prompt reference").integers(2**31))
 
     def _tuned_by(self) -> Mapping[str, Any]:
         if self.own is None:
@@ -240,9 +248,8 @@ def make_reference(
         if store.prepared_facts(recipe.key) is not None:
             return  # by a run beside this one
         if recipe.own is not None:
-            plan = recipe.own.plan(
-                recipe.base, texts, training, recipe.seed, out, recipe.key, recipe.spec.max_tokens
-            )
+            seed, max_tokens = recipe.tuning_seed, recipe.spec.max_tokens
+            plan = recipe.own.plan(recipe.base, texts, training, seed, out, recipe.key, max_tokens)
             facts = train_alike(plan, on_steps)
         else:
             recipe.base.check()
@@ -251,7 +258,7 @@ def make_reference(
                 texts,
                 recipe.spec.tuning,
                 out,
-                seed=recipe.seed,
+                seed=recipe.tuning_seed,
                 progress=on_steps,
                 trust_remote_code=recipe.base.trust_remote_code,
                 training=training,

@@ -6,7 +6,9 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 from small_training import tiny, train, weights, write_training
 from tiny_models import passages
 
@@ -22,6 +24,7 @@ from raymia.storage.manifest import MANIFEST_FILE
 from raymia.util import optional
 from raymia.util.errors import InputError
 
+ADAPTER = "adapter_model.safetensors"
 OPTIONS = {"max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 0.02,
            "lr_scheduler_type": "constant", "weight_decay": 0.1}  # fmt: skip
 
@@ -221,3 +224,21 @@ def test_a_private_recipe_without_opacus_is_refused_and_fine_tune_is_not(
     with pytest.raises(InputError, match=r"references\.own: opacus is not installed here"):
         recipe_of(private[1], to=tmp_path)
     assert recipe_of(private[1], to=tmp_path, fine_tune={"epochs": 1}).own is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{}, {"fine_tune": {"epochs": 1, "learning_rate": 1e-9, "lora": {"r": 2}}}],
+    ids=["own recipe", "fine_tune"],
+)
+def test_a_reference_does_not_start_with_the_adapter_that_its_target_started_with(tmp_path, said):
+    """Whose seed is the audit's, as both are 0 unless they are given."""
+    still = {**OPTIONS, "learning_rate": 1e-9}
+    manifest = train(write_training(tmp_path, tiny("gpt2"), trainer=still))
+    made, _ = make(recipe_of(tmp_path, **said), EvidenceStore(str(tmp_path / "store")))
+    own, reference = (
+        {name: table for name, table in load_file(folder / ADAPTER).items() if "lora_A" in name}
+        for folder in (tmp_path / "out" / manifest["checkpoints"][-1]["folder"], made)
+    )
+    assert own.keys() == reference.keys()
+    assert not any(torch.allclose(own[name], reference[name], atol=1e-4) for name in own)
