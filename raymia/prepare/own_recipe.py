@@ -125,10 +125,11 @@ class OwnRecipe:
             require("opacus", "private trainings", where)
         rows, wanted = texts - _held_out(texts), step_size(self.trainer)
         if rows < wanted:
+            least = math.ceil(wanted / (1 - HELD_OUT_SHARE))
             raise InputError(
                 f"{where}.texts: of {texts:,} texts {rows:,} are trained on, and the rest is held "
                 "out, which are fewer than one step of the target's own training takes "
-                f"({wanted:,}); give at least {math.ceil(wanted / (1 - HELD_OUT_SHARE)):,}, or say `fine_tune`"
+                f"({wanted:,}); give at least {least:,}, or say `fine_tune`"
             )
 
     def describe(self) -> str:
