@@ -88,8 +88,10 @@ def draw_members(
     )
 
 
-def draw_halves(records: Sequence[Record], count: int, seed: int) -> list[TextSplit]:
-    """Draw random halves for shadows; records of one group stay together.
+def draw_halves(
+    records: Sequence[Record], count: int, seed: int, alike: Iterable[Sequence[str]] = ()
+) -> list[TextSplit]:
+    """Draw random halves for shadows; records of one group, and such as are alike, stay together.
 
     Halves come in pairs, the second of what the first left out, so that each record is in exactly
     half of them. A pair is a function of the seed, its number and the records: more shadows leave
@@ -98,17 +100,25 @@ def draw_halves(records: Sequence[Record], count: int, seed: int) -> list[TextSp
     Parameters
     ----------
     count : an even number.
+    alike : ids of records that are nearly alike, cluster by cluster.
 
     Raises
     ------
     InputError
-        If no half can be drawn, as of a single group.
+        If no half can be drawn, as of a single group, or more than half belong together.
     """
     records = sorted(records, key=lambda record: record.id)
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, record in enumerate(records):
-        groups[f"group {record.group}" if record.group else f"record {record.id}"].append(row)
-    units = sorted(groups.values())
+    rows = {record.id: row for row, record in enumerate(records)}
+    near = ([rows[one] for one in cluster] for cluster in alike)
+    units = _united(len(records), [*_groups(records), *near])
+    largest = max(map(len, units), default=0)
+    if len(units) > 1 and largest > len(records) // 2:
+        raise InputError(
+            f"shadows: {largest:,} of {len(records):,} records belong together, by their group or "
+            "as near-repetitions, which is more than a half, so that all pairs of shadows would "
+            "have the same halves; give more records or smaller groups, leave out repetitions, or "
+            "say `split: {near_repetitions: apart}`"
+        )
     splits = []
     for pair in range(count // 2):
         order = generator(seed, "shadows", pair).permutation(len(units)).tolist()
@@ -156,16 +166,23 @@ def _units(
     records: Sequence[Record], texts: Sequence[str], spec: SplitSpec
 ) -> tuple[list[list[int]], int]:
     """Rows that belong together, and how many do because they are nearly alike."""
+    alike = copied_texts(texts) if spec.near_repetitions == "together" else []
+    return _united(len(records), [*_groups(records), *alike]), sum(map(len, alike))
+
+
+def _groups(records: Sequence[Record]) -> list[list[int]]:
     groups: dict[str, list[int]] = defaultdict(list)
     for row, record in enumerate(records):
         if record.group is not None:
             groups[record.group].append(row)
-    alike = copied_texts(texts) if spec.near_repetitions == "together" else []
-    together = [*groups.values(), *alike]
-    pairs = [(rows[0], other) for rows in together for other in rows[1:]]
-    units = linked(pairs)
-    alone = {*range(len(records))} - {row for unit in units for row in unit}
-    return sorted([*units, *([row] for row in alone)]), sum(map(len, alike))
+    return list(groups.values())
+
+
+def _united(count: int, together: Iterable[Sequence[int]]) -> list[list[int]]:
+    """All rows, in units of those that belong together, directly or by others."""
+    units = linked((rows[0], other) for rows in together for other in rows[1:])
+    alone = {*range(count)} - {row for unit in units for row in unit}
+    return sorted([*units, *([row] for row in alone)])
 
 
 def _grouped(records: Sequence[Record], units: Sequence[Sequence[int]]) -> list[Record]:

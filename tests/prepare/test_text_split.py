@@ -131,3 +131,20 @@ def test_a_group_is_on_one_side_of_every_shadow():
 def test_one_group_alone_has_no_half():
     with pytest.raises(InputError, match="shadows: of 4 records in 1 groups no half"):
         draw_halves([Record(str(n), "t", "g") for n in range(4)], 2, 0)
+
+
+def test_near_repetitions_and_what_is_in_their_groups_are_on_one_side_of_every_shadow():
+    records = [
+        Record(f"{n:03}", text, "g" if n in (1, 2) else None) for n, text in enumerate(TEXTS)
+    ]
+    unit = {"001", "002", "009"}
+    for half in draw_halves(records, 6, 0, [["001", "009"]]):
+        assert unit <= of(half) or not unit & of(half)
+
+
+def test_more_than_a_half_that_belongs_together_has_no_shadows():
+    records = [Record(f"{n:03}", text) for n, text in enumerate(TEXTS)]
+    alike = [f"{n:03}" for n in range(21)]
+    with pytest.raises(InputError, match="shadows: 21 of 40 records belong together"):
+        draw_halves(records, 2, 0, [alike])
+    draw_halves(records, 2, 0, [alike[:20]])
