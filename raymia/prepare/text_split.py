@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raymia.prepare.units import drawn_units
 from raymia.records.conversations import content_of
 from raymia.shift.copies import copied_texts, linked
 from raymia.spec import RecordFormat
@@ -53,7 +54,8 @@ def draw_members(
     """Draw at random which records are trained on; records that belong together stay together.
 
     Who belongs together is of one group, or nearly alike. Which goes where is a function of the
-    seed and of the records, whatever their order.
+    seed and of the records, whatever their order. Each has the same chance to be trained on,
+    whatever it belongs together with, so a draw can differ from the share by some records.
 
     Parameters
     ----------
@@ -62,18 +64,21 @@ def draw_members(
     Raises
     ------
     InputError
-        If none would be trained on, or none held out.
+        If none would be trained on, or none held out, or more belong together than one side takes.
     """
     order = sorted(range(len(records)), key=lambda row: records[row].id)
     records, texts = [records[row] for row in order], [texts[row] for row in order]
     units, alike = _units(records, texts, spec)
-    drawn = generator(seed, "text split").permutation(len(units)).tolist()
     inside: set[int] = set()
     if spec.inclusion == "randomized":
         coins = generator(seed, "inclusion").random(len(units)) < 0.5
         inside = {row for unit, coin in zip(units, coins, strict=True) if coin for row in unit}
     else:
-        inside = _filled(units, drawn, round(spec.members * len(records)))
+        wanted = round(spec.members * len(records))
+        _refuse_large(units, len(records), min(wanted, len(records) - wanted))
+        draws = generator(seed, "text split")
+        (numbers,) = drawn_units([len(unit) for unit in units], [wanted], draws)
+        inside = {row for number in numbers for row in units[number]}
     if not inside or len(inside) == len(records):
         raise InputError(
             f"split: of {len(records):,} records in {len(units):,} groups, {len(inside):,} would "
@@ -151,6 +156,18 @@ def written(records: Iterable[Record], kind: RecordFormat, *, grouped: bool) -> 
             row[GROUP_COLUMN] = record.group
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     return "".join(lines).encode()
+
+
+def _refuse_large(units: Sequence[Sequence[int]], count: int, room: int) -> None:
+    """Refuse units of which the largest would decide which side all others are on."""
+    largest = max(map(len, units), default=0)
+    if len(units) > 1 and 0 < room < largest:
+        raise InputError(
+            f"split: {largest:,} of {count:,} records belong together, by their group or as "
+            f"near-repetitions, and the smaller side takes {room:,}; say `split: "
+            "{near_repetitions: apart}`, leave out repetitions, or give smaller groups, more "
+            "records or another share as `members`"
+        )
 
 
 def _filled(units: Sequence[Sequence[int]], order: Iterable[int], wanted: int) -> set[int]:
