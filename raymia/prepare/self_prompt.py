@@ -43,6 +43,8 @@ from raymia.util.hashing import digest
 VERSION = 2
 VERSION_OF_TEXTS = 3
 """Of plain texts, and of no other records; those of 2 were without the marks in them."""
+VERSION_OF_TOKENS = 3
+"""Of records of tokens; those of 2 were answered where the first answer begins, and had no end."""
 VERSION_OF_QUESTIONS = 2
 """Of those that a target writes itself."""
 TEXTS_FILE = "texts.parquet"
@@ -110,7 +112,7 @@ class SelfPromptRecipe:
         served = {} if self.server is None else {"written_by": self.server.key_parts()}
         return {
             **served,
-            "version": VERSION_OF_TEXTS if self._is_of_texts else VERSION,
+            "version": self._version,
             "seed": self.seed,
             "target": self.target.fingerprint,
             "prompts": digest(list(self.prompts)),
@@ -190,6 +192,14 @@ class SelfPromptRecipe:
     def _is_of_texts(self) -> bool:
         training = self.target.training
         return training is None or training.format == "text"
+
+    @property
+    def _version(self) -> int:
+        if self._is_of_texts:
+            return VERSION_OF_TEXTS
+        training = self.target.training
+        is_tokens = training is not None and training.format == "tokens"
+        return VERSION_OF_TOKENS if is_tokens else VERSION
 
     @property
     def _written_things(self) -> tuple[str, ...]:
