@@ -110,7 +110,8 @@ class TrainedOnImages:
 
     def _is_most(self, cluster: Sequence[int]) -> bool:
         """Whether a cluster is larger than a half."""
-        return len(cluster) > self.images.table.num_rows // 2
+        records: int = self.images.table.num_rows
+        return len(cluster) > records // 2
 
     def finished(self, out: Path, number: int, half: TextSplit) -> dict[str, Any] | None:
         """The manifest of a shadow that is finished; None for one that is not.
