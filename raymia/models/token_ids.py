@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from raymia.util.reasons import CAME
@@ -36,3 +36,8 @@ def refuse_unknown(texts: Iterable[Sequence[int]], rows: int, tokenizer: Any) ->
         said = unknown_token(tokens, rows, tokenizer)
         if said is not None:
             raise IndexError(said)
+
+
+def up_to_end(tokens: Sequence[int], ends: Collection[int]) -> int:
+    """How many tokens stand before the first that ends a text."""
+    return next((place for place, token in enumerate(tokens) if token in ends), len(tokens))

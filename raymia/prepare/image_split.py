@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymia.prepare.split_files import write_split
+from raymia.prepare.units import drawn_units
 from raymia.records.images import image_id
 from raymia.records.pixels import as_picture
 from raymia.util.draws import generator
@@ -66,7 +67,7 @@ def split_and_write(
     Both are drawn without replacement from one shuffle, so they come from one distribution. Of
     images with equal pixels only the first can be drawn: its copy among the held-out images would
     be a member. Which image goes where is a function of the seed and of the images' order. Images
-    of one group go to one side, so that there may be more of them than are wanted.
+    of one group go to one side, so that there may be some more or fewer of them than are wanted.
 
     Parameters
     ----------
@@ -171,26 +172,24 @@ def _whole_groups(
     held_out: int,
     draws: np.random.Generator,
 ) -> tuple[Rows, Rows]:
-    """Rows of members and of held-out images, group by group until there are enough of each."""
+    """Rows of members and of held-out images; of one group all, and each by the same chance."""
     units: dict[str, list[int]] = {}
     for row in distinct:
         name = groups[row]
         units.setdefault(f"image {row}" if name is None else f"group {name}", []).append(int(row))
-    names, sides = list(units), []
-    order = iter(draws.permutation(len(names)))
-    for wanted in (members, held_out):
-        rows: list[int] = []
-        while len(rows) < wanted:
-            number = next(order, None)
-            if number is None:
-                raise InputError(
-                    f"{members} members and {held_out} held-out images are wanted of "
-                    f"{len(distinct)} distinct images in {len(names)} groups, none of them on both "
-                    "sides; give fewer of each, or smaller groups"
-                )
-            rows += units[names[number]]
-        sides.append(np.array(rows, dtype=np.int64))
-    return sides[0], sides[1]
+    rows = list(units.values())
+    largest = max(map(len, rows))
+    if largest > min(members, held_out):
+        raise InputError(
+            f"{members} members and {held_out} held-out images are wanted of {len(distinct)} "
+            f"distinct images in {len(rows)} groups, none of them on both sides, and {largest} are "
+            "of one group; give more of each, or smaller groups"
+        )
+    inside, outside = (
+        np.array([row for number in numbers for row in rows[number]], dtype=np.int64)
+        for numbers in drawn_units([len(one) for one in rows], [members, held_out], draws)
+    )
+    return inside, outside
 
 
 def _at(values: Sequence[Value] | None, rows: Rows) -> tuple[Value, ...] | None:

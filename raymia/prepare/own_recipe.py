@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,18 +14,46 @@ from pydantic import TypeAdapter, ValidationError
 
 from raymia.spec import TextRecordsSpec
 from raymia.spec.methods import METHODS, Method
-from raymia.spec.target_training import TrainerSpec
+from raymia.spec.target_training import DpSpec, TrainerSpec
 from raymia.storage.manifest import read_sealed
 from raymia.util.draws import generator
 from raymia.util.errors import InputError
+from raymia.util.optional import require
 
 if TYPE_CHECKING:
     from raymia.models.causal.resolver import CausalCheckpoint
     from raymia.models.causal.training import Training
+    from raymia.prepare.private import Privacy
     from raymia.prepare.train_target import TargetTraining
     from raymia.prepare.trainer import Progress
 
 METHOD: TypeAdapter[Method] = TypeAdapter(Annotated[Method, METHODS])
+
+
+@dataclass(frozen=True)
+class OwnNoise:
+    """What a private training added to its gradients, which training alike adds too.
+
+    A reference holds no records, so it claims no epsilon: each of its steps has the noise of the
+    target's, beside as many texts on average, whatever that spends.
+
+    Attributes
+    ----------
+    multiplier : standard deviation of the noise, in lengths that gradients are cut to.
+    """
+
+    dp: DpSpec
+    multiplier: float
+
+    @classmethod
+    def read(cls, privacy: Mapping[str, Any]) -> OwnNoise:
+        """From what a manifest says of a private training."""
+        dp = DpSpec(**{key: privacy[key] for key in DpSpec.model_fields})
+        return cls(dp, float(privacy["noise_multiplier"]))
+
+    def key_parts(self) -> Mapping[str, float]:
+        """Everything that a reference is a function of."""
+        return {"max_grad_norm": self.dp.max_grad_norm, "noise_multiplier": self.multiplier}
 
 
 @dataclass(frozen=True)
@@ -36,11 +65,13 @@ class OwnRecipe:
     trainer : keeps the last checkpoint alone.
     repeats : whether texts that do not fill one step are taken again until they do, where it is
         only to be seen how long a step takes.
+    noise : of a private training.
     """
 
     method: Method
     trainer: TrainerSpec
     repeats: bool = False
+    noise: OwnNoise | None = None
 
     @classmethod
     def read(cls, manifest: str, where: str) -> OwnRecipe:
@@ -55,19 +86,23 @@ class OwnRecipe:
         try:
             trainer = TrainerSpec(**content["trainer"])
             method = METHOD.validate_python(content["method"])
-        except (ValidationError, KeyError, TypeError):
+            privacy = content.get("privacy")
+            noise = None if privacy is None else OwnNoise.read(privacy)
+        except (ValidationError, KeyError, TypeError, ValueError):
             raise InputError(
                 f"{where}: {manifest} is of another version of raymia, whose options are not "
                 "known here; say `fine_tune` under the reference"
             ) from None
         if trainer.early_stopping_patience is None:
             trainer = trainer.model_copy(update={"save_strategy": "no", "save_steps": None})
-        return cls(method, trainer)
+        return cls(method, trainer, noise=noise)
 
     def key_parts(self) -> Mapping[str, Any]:
         """Everything that a reference is a function of."""
         repeats = {"repeats": True} if self.repeats else {}
-        return {"method": self.method.model_dump(), "trainer": self.trainer.key_parts(), **repeats}
+        noise = {} if self.noise is None else {"noise": self.noise.key_parts()}
+        own = {"method": self.method.model_dump(), "trainer": self.trainer.key_parts()}
+        return {**own, **noise, **repeats}
 
     def small(self, steps: int) -> OwnRecipe:
         """The same for no more steps, on however few texts, to see how long one takes."""
@@ -75,8 +110,9 @@ class OwnRecipe:
                "save_steps": None, "early_stopping_patience": None}  # fmt: skip
         return replace(self, trainer=self.trainer.model_copy(update=few), repeats=True)
 
-    def check_texts(self, texts: int, where: str) -> None:
-        """Refuse fewer texts than one step takes, were each of them to have a row of its own.
+    def check(self, texts: int, where: str) -> None:
+        """Refuse fewer texts than one step takes, were each of them to have a row of its own, and
+        a private training without what it needs.
 
         Raises
         ------
@@ -85,12 +121,15 @@ class OwnRecipe:
         from raymia.prepare.fine_tune import HELD_OUT_SHARE
         from raymia.prepare.train_target import step_size
 
+        if self.noise is not None:
+            require("opacus", "private trainings", where)
         rows, wanted = texts - _held_out(texts), step_size(self.trainer)
         if rows < wanted:
+            least = math.ceil(wanted / (1 - HELD_OUT_SHARE))
             raise InputError(
-                f"{where}: of {texts:,} texts {rows:,} are trained on, and the rest is held out, "
-                f"which are fewer than one step of the target's own training takes ({wanted:,}); "
-                f"give at least {math.ceil(wanted / (1 - HELD_OUT_SHARE)):,}, or say `fine_tune`"
+                f"{where}.texts: of {texts:,} texts {rows:,} are trained on, and the rest is held "
+                "out, which are fewer than one step of the target's own training takes "
+                f"({wanted:,}); give at least {least:,}, or say `fine_tune`"
             )
 
     def describe(self) -> str:
@@ -101,7 +140,8 @@ class OwnRecipe:
             if trainer.max_steps is not None
             else f"{trainer.num_train_epochs:g} epochs"
         )
-        return f"{how_long}, by the target's own recipe ({self.method.kind})"
+        noise = "" if self.noise is None else ", with its noise and its cutting of gradients"
+        return f"{how_long}, by the target's own recipe ({self.method.kind}{noise})"
 
     def plan(
         self,
@@ -172,9 +212,21 @@ class OwnRecipe:
             seed=seed,
             out=out,
             run=run,
+            privacy=self._privacy(len(members)),
             packing=packing,
             max_tokens=max_tokens,
         )
+
+    def _privacy(self, members: int) -> Privacy | None:
+        from raymia.prepare.private import Privacy
+        from raymia.prepare.train_target import step_size, total_steps
+
+        if self.noise is None:
+            return None
+        batch = step_size(self.trainer)
+        steps = total_steps(self.trainer, members)
+        dp, noise = self.noise.dp, self.noise.multiplier
+        return Privacy(dp, noise, batch / members, batch, steps, is_claimed=False)
 
 
 def _held_out(texts: int) -> int:
@@ -188,7 +240,9 @@ def train_alike(plan: TargetTraining, progress: Progress) -> dict[str, Any]:
     """Train a reference, and leave its last checkpoint alone in the folder of the plan."""
     from raymia.prepare.train_target import FACTS_FILE, train_target
 
-    checkpoints, facts = train_target(plan, progress)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")  # of opacus
+        checkpoints, facts = train_target(plan, progress)
     last = checkpoints[-1]
     for folder in [*plan.out.iterdir()]:
         if folder.is_dir() and folder.name != last["folder"]:

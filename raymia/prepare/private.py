@@ -46,6 +46,7 @@ class Privacy:
     noise_multiplier : standard deviation of the noise, in lengths that gradients are cut to.
     sample_rate : chance of each member to be in a step.
     expected_batch : members of a step, on average.
+    is_claimed : whether what is spent is said; what holds no records claims nothing.
     """
 
     spec: DpSpec
@@ -53,6 +54,7 @@ class Privacy:
     sample_rate: float
     expected_batch: int
     steps: int
+    is_claimed: bool = True
 
     def spent(self, steps: int) -> float:
         """Epsilon after some steps, at the delta of the whole."""

@@ -36,12 +36,15 @@ from raymia.prepare.writer import QUESTIONS, TEXTS, Writer
 from raymia.prepare.written_records import beginning_of_text, write_records
 from raymia.spec import PoolSpec, SelfPromptReference
 from raymia.storage.scratch import scratch
+from raymia.util.draws import generator
 from raymia.util.errors import NothingWrittenError
 from raymia.util.hashing import digest
 
 VERSION = 2
 VERSION_OF_TEXTS = 3
 """Of plain texts, and of no other records; those of 2 were without the marks in them."""
+VERSION_OF_TOKENS = 3
+"""Of records of tokens; those of 2 were answered where the first answer begins, and had no end."""
 VERSION_OF_QUESTIONS = 2
 """Of those that a target writes itself."""
 TEXTS_FILE = "texts.parquet"
@@ -78,10 +81,17 @@ class SelfPromptRecipe:
             {
                 "what": "self-prompt reference",
                 "base": self.base.fingerprint,
+                "start": "its own",
                 **self._tuned_by(),
                 **self._text_parts(),
             }
         )
+
+    @property
+    def tuning_seed(self) -> int:
+        """Its own start and order: an adapter that starts as the target's own did, or sees texts in
+        the same order, would be too near a relative."""
+        return int(generator(self.seed, "self-prompt reference").integers(2**31))
 
     def _tuned_by(self) -> Mapping[str, Any]:
         if self.own is None:
@@ -102,7 +112,7 @@ class SelfPromptRecipe:
         served = {} if self.server is None else {"written_by": self.server.key_parts()}
         return {
             **served,
-            "version": VERSION_OF_TEXTS if self._is_of_texts else VERSION,
+            "version": self._version,
             "seed": self.seed,
             "target": self.target.fingerprint,
             "prompts": digest(list(self.prompts)),
@@ -143,6 +153,8 @@ class SelfPromptRecipe:
             tune["gradient_checkpointing"] = True
         if self.own is not None:
             tune = [self.own.method.kind, step_size(self.own.trainer), spec.max_tokens]
+            if self.own.noise is not None:
+                tune.append("private")
         return ["write", write], ["tune", tune, architecture(self.base)]
 
     def describe(self, target: str) -> str:
@@ -180,6 +192,14 @@ class SelfPromptRecipe:
     def _is_of_texts(self) -> bool:
         training = self.target.training
         return training is None or training.format == "text"
+
+    @property
+    def _version(self) -> int:
+        if self._is_of_texts:
+            return VERSION_OF_TEXTS
+        training = self.target.training
+        is_tokens = training is not None and training.format == "tokens"
+        return VERSION_OF_TOKENS if is_tokens else VERSION
 
     @property
     def _written_things(self) -> tuple[str, ...]:
@@ -238,9 +258,8 @@ def make_reference(
         if store.prepared_facts(recipe.key) is not None:
             return  # by a run beside this one
         if recipe.own is not None:
-            plan = recipe.own.plan(
-                recipe.base, texts, training, recipe.seed, out, recipe.key, recipe.spec.max_tokens
-            )
+            seed, max_tokens = recipe.tuning_seed, recipe.spec.max_tokens
+            plan = recipe.own.plan(recipe.base, texts, training, seed, out, recipe.key, max_tokens)
             facts = train_alike(plan, on_steps)
         else:
             recipe.base.check()
@@ -249,7 +268,7 @@ def make_reference(
                 texts,
                 recipe.spec.tuning,
                 out,
-                seed=recipe.seed,
+                seed=recipe.tuning_seed,
                 progress=on_steps,
                 trust_remote_code=recipe.base.trust_remote_code,
                 training=training,

@@ -46,6 +46,7 @@ class Served:
         whole: int,
         temperature: float,
         top_k: int | None,
+        with_end: bool,
     ) -> list[list[int]]:
         """The new tokens of each prompt; see :func:`raymia.models.endpoints.writing.written_on`.
 
@@ -59,7 +60,7 @@ class Served:
             self.is_known = True
         written = written_on(
             self.server, self.client, prompts, seeds, whole=whole, temperature=temperature,
-            top_k=top_k, ends=self.ends,
+            top_k=top_k, ends=self.ends, with_end=with_end,
         )  # fmt: skip
         return [ids for ids, _ in written]
 

@@ -271,7 +271,7 @@ class Checkpoints:
 
     def _spent(self, step: int) -> Facts:
         privacy = self._plan.privacy
-        if privacy is None:
+        if privacy is None or not privacy.is_claimed:
             return {}
         return {"privacy": {"epsilon": privacy.spent(step), "delta": privacy.spec.delta}}
 

@@ -28,6 +28,7 @@ class Writer:
     ----------
     ends : tokens that end a text, beside the model's own.
     server : writes in place of the model that was loaded.
+    with_end : whether the token that ended a text stands at its end.
 
     Attributes
     ----------
@@ -42,8 +43,11 @@ class Writer:
         parts: Parts,
         ends: Collection[int] = (),
         server: Server | None = None,
+        *,
+        with_end: bool = False,
     ) -> None:
         self.target, self.spec, self.seed, self.parts, self.ends = target, spec, seed, parts, ends
+        self.with_end = with_end
         self.served = None if server is None else Served(server, target, ends)
         self.length = min(spec.max_tokens, target.max_tokens or spec.max_tokens)
 
@@ -69,7 +73,8 @@ class Writer:
                 given = [prompts[place] for place in some]
                 keys = [stream_key(self.seed, what, place) for place in some]
                 how: dict[str, Any] = {
-                    "whole": whole, "temperature": self.spec.temperature, "top_k": self.spec.top_k
+                    "whole": whole, "temperature": self.spec.temperature,
+                    "top_k": self.spec.top_k, "with_end": self.with_end,
                 }  # fmt: skip
                 if self.served is not None:
                     rows += self.served.write(given, keys, **how)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from raymia.models.causal.answering import Answering, shared_start
+from raymia.models.causal.generation import ends_of
 from raymia.models.causal.model import CausalLM
 from raymia.models.causal.training import Training
+from raymia.models.token_ids import up_to_end
 from raymia.prepare.parts import Parts
 from raymia.prepare.prompts import answerable, refuse_no_room, refuse_one_prompt
 from raymia.prepare.trainer import Progress
@@ -37,7 +39,11 @@ def write_records(
         writes next to nothing.
     """
     spec, answering = recipe.spec, Answering(target.tokenizer, training)
-    writer = Writer(target, spec, recipe.seed, parts or Parts(), answering.ends, recipe.server)
+    # Templates write an end where an answer is read; to tokens nothing is added.
+    writer = Writer(
+        target, spec, recipe.seed, parts or Parts(), answering.ends, recipe.server,
+        with_end=training.format == "tokens",
+    )  # fmt: skip
     facts: dict[str, Any] = {}
     if spec.prompts == "none":
         first = answering.user_turn_ids() or beginning_of_text(target)
@@ -56,9 +62,11 @@ def write_records(
         chosen = [usable[i % len(usable)] for i in range(spec.texts)]
         refuse_one_prompt([ids for _, ids in usable])
     answers = writer.write([ids for _, ids in chosen], TEXTS, progress)
+    ends = ends_of(target) | answering.ends
+    lengths = [up_to_end(answer, ends) for answer in answers]
     records = [
-        answering.answered(payload, answer)
-        for (payload, _), answer in zip(chosen, answers, strict=True)
+        answering.answered(payload, answer) if length else None
+        for (payload, _), answer, length in zip(chosen, answers, lengths, strict=True)
     ]
     written = [record for record in records if record is not None]
     if len(written) < 2:
@@ -66,7 +74,6 @@ def write_records(
             f"self-prompting: the target wrote {len(written)} usable answers out of "
             f"{len(records)}; look at the checkpoint, or at the prompts"
         )
-    lengths = [len(answer) for answer in answers]
     return written, {
         **facts,
         "prompts": len({payload for payload, _ in usable}),

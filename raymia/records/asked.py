@@ -21,10 +21,11 @@ def before_answer(messages: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]
 
 
 def ids_before_answer(content: Mapping[str, Any]) -> list[int]:
-    """The tokens before the first that carried a loss."""
+    """The tokens before the last answer: before the last run of those that carried a loss."""
     labels = content.get("labels", content["input_ids"])
-    first = next(n for n, label in enumerate(labels) if label != NOT_TRAINED)
-    return list(content["input_ids"][:first])
+    last = max(n for n, label in enumerate(labels) if label != NOT_TRAINED)
+    before = (n for n in range(last, 0, -1) if labels[n - 1] == NOT_TRAINED)
+    return list(content["input_ids"][: next(before, 0)])
 
 
 def also_asked(

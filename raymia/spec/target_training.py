@@ -80,7 +80,8 @@ class SplitSpec(Strict):
     )
     near_repetitions: Literal["together", "apart"] = Field(
         default="together",
-        description="whether records that are nearly alike are trained on together or not at all",
+        description="whether records that are nearly alike are trained on together or not at all, "
+        "by the target and by its shadows",
     )
 
     @model_validator(mode="after")
@@ -279,8 +280,14 @@ class TargetTrainingSpec(TrainingFile):
             self._fits_preferences()
         if self.resources.num_workers > 1:
             self._fits_workers(self.resources.num_workers)
-        if self.records.members and self.split != SplitSpec():
-            raise ValueError("split: members and held-out records are given; leave it out")
+        of_shadows = {"near_repetitions"} if self.shadows is not None else set()
+        if self.records.members and self.split.model_dump(
+            exclude=of_shadows
+        ) != SplitSpec().model_dump(exclude=of_shadows):
+            raise ValueError(
+                "split: members and held-out records are given; leave it out, but for the "
+                "`near_repetitions` of shadows"
+            )
         return self
 
     def asked_shadows(self) -> ShadowsSpec | None:

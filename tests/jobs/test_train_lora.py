@@ -74,11 +74,11 @@ def test_an_audit_reads_the_split_and_the_checkpoints(script, base, table, tmp_p
     assert run(script, base, table, tmp_path, *CAPTIONED, *more) == 0
     assert "checkpoint-4: training loss" in capsys.readouterr().out
     members, others = rows_of(tmp_path)
-    assert (len(members), len(others)) == (5, 4)  # of whole groups, one of them of one image
+    assert (len(members), len(others)) == (4, 2)  # of whole groups: 4 and 3 are wanted
     groups = [{row["group"] for row in rows} for rows in (members, others)]
     assert not groups[0] & groups[1]
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert (manifest["members"], manifest["held_out"]) == (5, 4)
+    assert (manifest["members"], manifest["held_out"]) == (4, 2)
     assert manifest["images_set_aside"] == 1
     assert manifest["prediction_type"] == "epsilon"
     assert manifest["method"]["r"] == 2
@@ -88,7 +88,7 @@ def test_an_audit_reads_the_split_and_the_checkpoints(script, base, table, tmp_p
     assert [*inputs.targets] == ["checkpoint-3", "checkpoint-4"]
     assert all(len(target.adapters) == 1 for target in inputs.targets.values())
     assert inputs.references["base"].path == str(base)
-    assert inputs.records.table.num_rows == 9
+    assert inputs.records.table.num_rows == 6
     assert inputs.spec.records.caption_column == "caption"
     assert inputs.spec.records.group_column == "group"
     (line,) = inputs.assumed

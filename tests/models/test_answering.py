@@ -66,6 +66,17 @@ def test_a_completion_keeps_its_prompt_and_tokens_keep_theirs(tokenizer):
     }  # fmt: skip
 
 
+def test_of_several_turns_of_tokens_the_last_answer_is_written_anew(tokenizer):
+    of_tokens = Answering(tokenizer, Training("tokens", "labels"))
+    payload = json.dumps(
+        {"input_ids": [5, 6, 7, 8, 9, 4, 3], "labels": [-100, 6, 7, -100, -100, 4, 3]}
+    )
+    assert of_tokens.prompt(payload) == [5, 6, 7, 8, 9]
+    assert json.loads(of_tokens.answered(payload, [1])) == {
+        "input_ids": [5, 6, 7, 8, 9, 1], "labels": [-100] * 5 + [1],
+    }  # fmt: skip
+
+
 def test_tokens_that_end_a_turn_end_what_is_written(tokenizer):
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|eot|>"]})

@@ -127,3 +127,16 @@ def test_a_row_is_not_written_again_for_what_is_drawn_after_its_end(base, monkey
     lengths = [len(row) for row in write(base)]
     assert 0 < sum(length < 30 for length in lengths) < 6
     assert rows == [6] + [1] * sum(length >= 30 for length in lengths)
+
+
+@pytest.mark.parametrize("places", [[3], range(len(PROMPTS))], ids=["alone", "side by side"])
+def test_the_end_of_a_text_is_told_where_it_is_wanted_and_none_where_it_was_stopped(
+    tmp_path, places
+):
+    model = load(save_tiny(tmp_path / "m"))
+    plain, ended = write(model, places), write(model, places, with_end=True)
+    for place, without, row in zip(places, plain, ended, strict=True):
+        is_stopped = len(PROMPTS[place]) + len(without) == WHOLE
+        assert row[: len(without)] == without
+        assert len(row) == len(without) + (not is_stopped)
+        assert is_stopped or row[-1] in ENDS

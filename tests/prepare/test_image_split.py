@@ -112,3 +112,23 @@ def test_hash_of_members_is_that_of_their_record_ids(tmp_path):
     files = [str(tmp_path / "members.parquet")]
     spec = ImageRecordsSpec(kind="image", members=files)
     assert split.facts["members_hash"] == digest(sorted(read_image_records(spec, (3, 8, 6)).ids))
+
+
+def test_over_many_seeds_a_group_is_as_often_on_a_side_as_an_image_alone():
+    images = pictures(16)
+    groups = ["a"] * 4 + ["b"] * 2 + [None] * 10
+    times = {side: dict.fromkeys(keys(images), 0) for side in ("members", "held_out")}
+    for seed in range(400):
+        split = split_and_write(images, None, 8, 4, seed, None, groups)
+        for side, count in times.items():
+            for key in keys(getattr(split, side)):
+                count[key] += 1
+    for side, chance in (("members", 1 / 2), ("held_out", 1 / 4)):
+        spread = 4.2 * (400 * chance * (1 - chance)) ** 0.5
+        found = times[side].values()
+        assert all(abs(count - 400 * chance) < spread for count in found), (side, found)
+
+
+def test_a_group_that_is_larger_than_a_side_is_refused():
+    with pytest.raises(InputError, match=r"16 distinct images in 12 groups, .* 5 are of one group"):
+        split_and_write(pictures(16), None, 8, 4, 0, None, ["a"] * 5 + [None] * 11)

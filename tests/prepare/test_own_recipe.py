@@ -6,7 +6,9 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 from small_training import tiny, train, weights, write_training
 from tiny_models import passages
 
@@ -19,8 +21,10 @@ from raymia.prepare.train_target import encode
 from raymia.run import calibrate as calibration
 from raymia.spec.file import load_spec
 from raymia.storage.manifest import MANIFEST_FILE
+from raymia.util import optional
 from raymia.util.errors import InputError
 
+ADAPTER = "adapter_model.safetensors"
 OPTIONS = {"max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 0.02,
            "lr_scheduler_type": "constant", "weight_decay": 0.1}  # fmt: skip
 
@@ -178,3 +182,63 @@ def test_a_manifest_that_was_edited_is_refused(trained, tmp_path):
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(InputError, match=r"trained_by: .* was edited after the training"):
         resolve_inputs(load_spec(tmp_path / "a.yaml"))
+
+
+DP = {"epsilon": 3, "delta": 1e-3, "max_grad_norm": 0.5}
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory):
+    """A target whose gradients were cut and had noise added."""
+    folder = tmp_path_factory.mktemp("private")
+    return train(write_training(folder, tiny("gpt2"), trainer=OPTIONS, dp=DP)), folder
+
+
+def test_the_reference_of_a_private_target_has_its_noise_and_its_cutting(private, tmp_path):
+    manifest, folder = private
+    recipe = recipe_of(folder)
+    kept = recipe.target.training
+    plan = recipe.own.plan(recipe.base, passages(12), kept, 0, tmp_path, "run", 20)
+    assert plan.privacy.noise_multiplier == manifest["privacy"]["noise_multiplier"]
+    assert plan.privacy.spec.max_grad_norm == DP["max_grad_norm"]
+    assert plan.privacy.expected_batch == OPTIONS["per_device_train_batch_size"]
+    assert plan.privacy.sample_rate == plan.privacy.expected_batch / len(plan.members)
+    assert "own recipe (lora, with its noise and its cutting" in recipe.describe("t")
+
+
+def test_a_private_reference_is_another_than_a_plain_one_and_claims_nothing(private, tmp_path):
+    recipe = recipe_of(private[1])
+    store = EvidenceStore(str(tmp_path / "store"))
+    made, facts = make(recipe, store)
+    assert facts["steps"] == 3
+    assert "privacy" not in facts
+    plain = replace(recipe, own=replace(recipe.own, noise=None))
+    assert plain.key != recipe.key
+    assert weights(make(plain, store)[0]) != weights(made)
+
+
+def test_a_private_recipe_without_opacus_is_refused_and_fine_tune_is_not(
+    private, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(optional, "is_installed", lambda package: package != "opacus")
+    with pytest.raises(InputError, match=r"references\.own: opacus is not installed here"):
+        recipe_of(private[1], to=tmp_path)
+    assert recipe_of(private[1], to=tmp_path, fine_tune={"epochs": 1}).own is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{}, {"fine_tune": {"epochs": 1, "learning_rate": 1e-9, "lora": {"r": 2}}}],
+    ids=["own recipe", "fine_tune"],
+)
+def test_a_reference_does_not_start_with_the_adapter_that_its_target_started_with(tmp_path, said):
+    """Whose seed is the audit's, as both are 0 unless they are given."""
+    still = {**OPTIONS, "learning_rate": 1e-9}
+    manifest = train(write_training(tmp_path, tiny("gpt2"), trainer=still))
+    made, _ = make(recipe_of(tmp_path, **said), EvidenceStore(str(tmp_path / "store")))
+    own, reference = (
+        {name: table for name, table in load_file(folder / ADAPTER).items() if "lora_A" in name}
+        for folder in (tmp_path / "out" / manifest["checkpoints"][-1]["folder"], made)
+    )
+    assert own.keys() == reference.keys()
+    assert not any(torch.allclose(own[name], reference[name], atol=1e-4) for name in own)

@@ -171,6 +171,20 @@ def test_only_plain_texts_are_made_anew(monkeypatch):
     assert chat.key == before[1]
 
 
+def test_records_of_tokens_have_a_version_of_their_own(monkeypatch):
+    plain = recipe()
+    tokens, chat = (
+        replace(plain, target=replace(plain.target, training=training))
+        for training in (
+            Training("tokens", "labels"), Training("chat", "assistant", template=CHATML)
+        )
+    )  # fmt: skip
+    before = [one.material_key for one in (plain, tokens, chat)]
+    monkeypatch.setattr(self_prompt, "VERSION_OF_TOKENS", 2)
+    same = [one.material_key == key for one, key in zip((plain, tokens, chat), before, strict=True)]
+    assert same == [True, False, True]
+
+
 def test_prompts_that_are_too_short_are_left_out_and_counted(base, written):
     texts, facts = write(base, recipe(prompts=("Yes", *PROMPTS, "No")))
     assert texts == written
@@ -238,6 +252,28 @@ def test_text_that_ends_early_is_not_filled_up_with_words(tmp_path):
     assert facts["ended_by_themselves"] == sum(count < longest for count in words)
     assert facts["mean_tokens_written"] == pytest.approx(sum(words) / 12 - 4, abs=0.051)
     assert facts["prompts_begin_with_the_same_tokens"] == 0
+
+
+def test_answers_of_tokens_end_as_records_do_where_the_target_ended_them(tmp_path):
+    folder = save_tiny(tmp_path / "m", "gpt2", vocab_size=8, eos_token_id=2, pad_token_id=None)
+    plain = load_causal_lm(checkpoint(folder), batch_tokens=64)
+    model = CausalLM(plain.model, WordTokenizer(), batch_tokens=64)
+    prompts = tuple(
+        json.dumps({"input_ids": [*ids, 7, 2], "labels": [-100] * 4 + [7, 2]})
+        for ids in ([3, 4, 5, 6], [4, 5, 6, 7], [6, 5, 4, 3])
+    )
+    training = Training("tokens", "labels")
+    made = recipe(prompts=prompts, texts=24, generation_batch=5)
+    records, facts = write_records(model, made, training, lambda *_: None)
+    found = [json.loads(record) for record in records]
+    ended = [one for one in found if one["labels"][-1] == 2]
+    assert 0 < len(ended) < len(found), "not both kinds: nothing was tried"
+    assert all(len(one["input_ids"]) == made.spec.max_tokens for one in found if one not in ended)
+    assert not any(2 in one["labels"][:-1] for one in found)
+    assert not any(one["labels"][4:] == [2] for one in found)
+    assert facts["ended_by_themselves"] == len(ended) + facts["texts_empty"]
+    words = sum(len(one["labels"]) - 4 for one in found) - len(ended)
+    assert facts["mean_tokens_written"] == pytest.approx(words / 24, abs=0.051)
 
 
 # ---------------------------------------------------------------------------- making

@@ -12,6 +12,7 @@ from raymia.spec.target_training import SplitSpec
 from raymia.util.errors import InputError
 
 TEXTS = passages(40)
+DRAWN_OF_12 = ["000", "002", "003", "007", "008", "011"]
 
 
 def draw(texts=TEXTS, groups=None, seed=0, **spec):
@@ -45,6 +46,30 @@ def test_over_many_seeds_each_record_is_as_often_a_member_as_another():
         for one in draw(TEXTS[:12], seed=seed).members:
             times[one.id] += 1
     assert all(70 < count < 130 for count in times.values()), times  # 4.2 standard deviations
+
+
+@pytest.mark.parametrize(("share", "chance"), [(0.5, 0.5), (1 / 3, 1 / 3)])
+def test_over_many_seeds_a_large_group_is_as_often_a_member_as_a_record_alone(share, chance):
+    groups = ["a"] * 4 + ["b"] * 2 + [None] * 6
+    times = {f"{n:03}": 0 for n in range(12)}
+    for seed in range(600):
+        split = draw(TEXTS[:12], groups, seed, members=share, near_repetitions="apart")
+        for one in split.members:
+            times[one.id] += 1
+    spread = 4.2 * (600 * chance * (1 - chance)) ** 0.5
+    assert all(abs(count - 600 * chance) < spread for count in times.values()), times
+
+
+def test_more_that_belong_together_than_one_side_takes_are_refused():
+    groups = ["a"] * 21 + [None] * 19
+    with pytest.raises(InputError, match=r"split: 21 of 40 records belong together.* takes 20;"):
+        draw(groups=groups)
+    assert draw(groups=groups, inclusion="randomized").members
+
+
+def test_records_alone_are_drawn_as_they_always_were():
+    """So that a training that is finished is found again."""
+    assert sorted(ids(draw(TEXTS[:12]).members)) == DRAWN_OF_12
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -131,3 +156,20 @@ def test_a_group_is_on_one_side_of_every_shadow():
 def test_one_group_alone_has_no_half():
     with pytest.raises(InputError, match="shadows: of 4 records in 1 groups no half"):
         draw_halves([Record(str(n), "t", "g") for n in range(4)], 2, 0)
+
+
+def test_near_repetitions_and_what_is_in_their_groups_are_on_one_side_of_every_shadow():
+    records = [
+        Record(f"{n:03}", text, "g" if n in (1, 2) else None) for n, text in enumerate(TEXTS)
+    ]
+    unit = {"001", "002", "009"}
+    for half in draw_halves(records, 6, 0, [["001", "009"]]):
+        assert unit <= of(half) or not unit & of(half)
+
+
+def test_more_than_a_half_that_belongs_together_has_no_shadows():
+    records = [Record(f"{n:03}", text) for n, text in enumerate(TEXTS)]
+    alike = [f"{n:03}" for n in range(21)]
+    with pytest.raises(InputError, match="shadows: 21 of 40 records belong together"):
+        draw_halves(records, 2, 0, [alike])
+    draw_halves(records, 2, 0, [alike[:20]])

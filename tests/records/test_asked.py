@@ -113,3 +113,11 @@ def test_a_prompt_that_asks_what_a_member_was_asked_is_set_aside_and_named(tmp_p
     assert reasons["4"] == "a prompt that is also a record"
     ids = [one.record_id for one in inputs.records.set_aside]
     assert content_id(canonical("chat", rows[0])[0]) in ids
+
+
+def test_of_tokens_of_several_turns_what_stands_before_the_last_answer_is_compared():
+    record = {"input_ids": [5, 6, 7, 8, 9], "labels": [-100, 6, -100, -100, 9]}
+    same = {"input_ids": [5, 6, 7, 8, 4, 3], "labels": [-100] * 4 + [4, 3]}
+    first = {"input_ids": [5, 6], "labels": [-100, 6]}
+    assert is_found("tokens", record, same)
+    assert not is_found("tokens", record, first)

@@ -283,3 +283,31 @@ def test_on_ray_they_are_trained_side_by_side_and_come_out_the_same(tmp_path, tr
     file = file_of(tmp_path, shadows={"count": COUNT, "engine": "ray", "cpus": 1})
     train_shadows(file)
     assert weights(tmp_path / "out" / "shadows") == weights(trained / "shadows")
+
+
+def given_sides(folder, **sections):
+    """A training whose members and held-out records are given, two of them nearly alike."""
+    texts = passages(24)
+    file = file_of(folder, 8, records={"members": "m.jsonl", "held_out": "h.jsonl"}, **sections)
+    sides = {"m": texts[:12], "h": [texts[0].rsplit(" ", 1)[0] + " again", *texts[13:]]}
+    for name, side in sides.items():
+        rows = "".join(json.dumps(row) + "\n" for row in rows_of(side))
+        (folder / f"{name}.jsonl").write_text(rows, encoding="utf-8")
+    resolved = resolve_target_training(load_training(file))
+    pair = {resolved.split.members[0].payload, resolved.split.held_out[0].payload}
+    halves = [shadow.split.members for shadow in shadow_trainings(resolved)]
+    return [len(pair & {record.payload for record in half}) for half in halves]
+
+
+def test_near_repetitions_of_given_sides_are_on_one_side_of_every_shadow(tmp_path):
+    assert sorted(given_sides(tmp_path / "together")) == [0] * 4 + [2] * 4
+    apart = given_sides(tmp_path / "apart", split={"near_repetitions": "apart"})
+    assert 1 in apart
+
+
+def test_a_split_of_given_sides_is_refused_but_for_the_repetitions_of_shadows(tmp_path):
+    for count, split in ((0, {"near_repetitions": "apart"}), (2, {"members": 0.3})):
+        given = {"members": "m.jsonl", "held_out": "h.jsonl"}
+        file = file_of(tmp_path, count, records=given, split=split)
+        with pytest.raises(InputError, match="members and held-out records are given"):
+            load_training(file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,14 @@ from raymia.modalities.texts.target_training import (
     plan_training,
     resolve_target_training,
 )
+from raymia.models.causal.rendering import TrainedReader
 from raymia.models.source import bring, origins_of
+from raymia.models.tokenizers import tokenizer_of
 from raymia.prepare.shadows import FOLDER, Shadow, shadow_name
-from raymia.prepare.text_split import TextSplit, draw_halves
+from raymia.prepare.text_split import Record, TextSplit, draw_halves
 from raymia.prepare.train_target import train_target
 from raymia.prepare.trainer import Progress
+from raymia.shift.copies import copied_texts
 from raymia.spec.target_training import SplitSpec, TargetTrainingSpec, WorkersSpec
 from raymia.util.draws import generator
 from raymia.util.errors import InputError
@@ -63,8 +66,19 @@ def shadow_trainings(resolved: ResolvedTraining) -> list[ResolvedTraining]:
     spec = resolved.spec
     assert spec.shadows is not None, "the caller looks"
     pool = (*resolved.split.members, *resolved.split.held_out)
-    halves = draw_halves(pool, spec.shadows.count, spec.seed)
+    halves = draw_halves(pool, spec.shadows.count, spec.seed, _alike(resolved, pool))
     return [_shadow(resolved, number, half) for number, half in enumerate(halves)]
+
+
+def _alike(resolved: ResolvedTraining, pool: Sequence[Record]) -> list[list[str]]:
+    """Ids of records that are nearly alike, as far as their groups do not say so already: those of
+    a split that was drawn do."""
+    spec, plan = resolved.spec, resolved.plan
+    if spec.records.files or spec.split.near_repetitions == "apart":
+        return []
+    reader = TrainedReader(tokenizer_of(plan.base), plan.training)
+    clusters = copied_texts([reader.text(record.payload) for record in pool])
+    return [[pool[row].id for row in cluster] for cluster in clusters]
 
 
 def _shadow(resolved: ResolvedTraining, number: int, half: TextSplit) -> ResolvedTraining:

@@ -32,7 +32,7 @@ def check_bases(
         base, own = references.get(made.base), [recipes.get(target.name) for target in spec.targets]
         for recipe in {id(recipe): recipe for recipe in own if not made.says_how}.values():
             if recipe is not None:
-                problems.attempt(recipe.check_texts, made.texts, f"references.{name}.texts")
+                problems.attempt(recipe.check, made.texts, f"references.{name}")
         is_adapted = made.fine_tune.lora is not None
         if not made.says_how and all(recipe is not None for recipe in own):
             is_adapted = all(recipe.method.peft for recipe in own if recipe is not None)

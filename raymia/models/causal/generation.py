@@ -13,7 +13,7 @@ from raymia.models.batching import run_batched
 from raymia.models.causal.beginnings import tokens_kept
 from raymia.models.causal.model import CausalLM
 from raymia.models.sampling import CounterSampler
-from raymia.models.token_ids import refuse_unknown
+from raymia.models.token_ids import refuse_unknown, up_to_end
 
 STRETCH = 16
 """Tokens that are written before rows that have ended are let go of."""
@@ -29,6 +29,7 @@ def continue_tokens(
     top_k: int | None,
     budget: int,
     ends: Collection[int] = (),
+    with_end: bool = False,
 ) -> list[list[int]]:
     """Sample a continuation of each prompt, up to where the model ends it.
 
@@ -43,13 +44,14 @@ def continue_tokens(
     whole : tokens of a prompt and its continuation together, at most.
     budget : tokens of the texts that are written side by side.
     ends : tokens that end a text, beside the model's own.
+    with_end : whether the token that ended a text stands at its end.
 
     Returns
     -------
-    The new tokens of each prompt, without the end-of-text token.
+    The new tokens of each prompt.
     """
     refuse_unknown(prompts, model.rows, model.tokenizer)
-    writer = _Writer(model, whole, temperature, top_k, ends)
+    writer = _Writer(model, whole, temperature, top_k, ends, with_end)
 
     def run(batch: list[int]) -> list[list[int]]:
         rows, close_calls = writer.write([prompts[i] for i in batch], [keys[i] for i in batch])
@@ -98,9 +100,10 @@ class _Writer:
         temperature: float,
         top_k: int | None,
         ends: Collection[int],
+        with_end: bool,
     ) -> None:
         self.model, self.whole, self.temperature, self.top_k = model, whole, temperature, top_k
-        self.ends = ends_of(model) | {*ends}
+        self.ends, self.with_end = ends_of(model) | {*ends}, with_end
         self.in_stretches = tokens_kept(model) > 0
 
     @torch.inference_mode()
@@ -137,10 +140,12 @@ class _Writer:
                 ids = output.sequences[rows]
                 mask = torch.cat([mask[rows], mask.new_ones(len(rows), new.shape[1])], dim=1)
                 sampler.keep(kept)
-        texts = [self._up_to_end(tokens) for tokens in written]
-        return texts, [
-            close <= len(text) for close, text in zip(sampler.first_close, texts, strict=True)
-        ]
+        # What stands after an end is padding.
+        stops = [up_to_end(tokens, self.ends) for tokens in written]
+        return (
+            [row[: stop + self.with_end] for row, stop in zip(written, stops, strict=True)],
+            [close <= stop for close, stop in zip(sampler.first_close, stops, strict=True)],
+        )
 
     def _go_on(self, ids: Any, mask: Any, cache: Any, steps: int, sampler: CounterSampler) -> Any:
         pad = self.model.tokenizer.pad_token_id
@@ -156,8 +161,3 @@ class _Writer:
             return_dict_in_generate=True,
             **({"eos_token_id": sorted(self.ends)} if self.ends else {}),
         )
-
-    def _up_to_end(self, tokens: list[int]) -> list[int]:
-        """Cut where the model ended the text; what stands after that is padding."""
-        stop = next((i for i, token in enumerate(tokens) if token in self.ends), len(tokens))
-        return tokens[:stop]

@@ -9,6 +9,7 @@ from typing import Any
 from raymia.models.endpoints.client import EndpointClient
 from raymia.models.endpoints.completions import TOKEN_ID, WrongAnswerError
 from raymia.models.endpoints.resolver import description_of
+from raymia.models.token_ids import up_to_end
 from raymia.util.stated import NUMBER
 
 MAX_SEED = 2**31
@@ -83,6 +84,7 @@ def written_on(
     temperature: float,
     top_k: int | None,
     ends: Collection[int],
+    with_end: bool = False,
 ) -> list[Written]:
     """What a server writes after prompts of token ids, all of them asked at the same time.
 
@@ -90,6 +92,7 @@ def written_on(
     ----------
     whole : tokens of a prompt and its continuation together, at most.
     ends : tokens that end a text.
+    with_end : whether the token that ended a text stands at its end.
 
     Raises
     ------
@@ -106,7 +109,9 @@ def written_on(
             "return_tokens_as_token_ids": True, "stop_token_ids": sorted(ends),
             "top_k": ALL_TOKENS if top_k is None else top_k, **NEUTRAL,
         }  # fmt: skip
-        return _up_to_end(_tokens(server, client.post("/completions", body), room), ends)
+        ids, log_probs = _tokens(server, client.post("/completions", body), room)
+        stop = up_to_end(ids, ends) + with_end
+        return ids[:stop], log_probs[:stop]
 
     try:
         return list(client.threads(max(1, len(prompts))).map(ask, prompts, seeds))
@@ -146,12 +151,6 @@ def _tokens(server: Server, answer: Any, most: int) -> Written:
     if ended == "length" and len(ids) < most:
         raise _wrong(server, f"a text that it cut after {len(ids)} of {most} tokens", OWN_LIMIT)
     return ids, [float(one) for one in log_probs]
-
-
-def _up_to_end(written: Written, ends: Collection[int]) -> Written:
-    ids, log_probs = written
-    stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))
-    return ids[:stop], log_probs[:stop]
 
 
 def _wrong(server: Server, got: str, advice: str = NEEDED) -> WrongAnswerError:
