@@ -13,6 +13,8 @@ A worker commits the answers of a block before it passes the block on, and asks 
 meanwhile. So nothing waits for the store, and where the run is killed, no more than these two are
 asked again.
 
+Answers are committed only if no file of the model was written to since before it was loaded.
+
 What goes wrong with a model that one target alone has a part in is that target's failure: it is
 written into the block, the target is asked no more, and the block goes on to the others. What goes
 wrong with a model that targets share, or with the store, is raised, and ends the stream.
@@ -37,6 +39,7 @@ from raymia.engine.commits import Commits
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.models.loaders import Loader, load_together
 from raymia.models.source import bring
+from raymia.models.watch import Unchanged
 from raymia.plan.stages import number_in_block
 from raymia.questions.base import RECORD, Item, Question
 from raymia.questions.put import put
@@ -116,6 +119,8 @@ class Worker:
         self._commits = Commits(EvidenceStore(config.store_url))
         self._failed: dict[str, str] = {}
         self._loaded: Future[Callable[[int], Any]] = Future()
+        self._unchanged: list[Unchanged] = []
+        """Of each task's files, from before they were loaded on."""
         self._models: dict[int, Any] = {}
         """That are loaded, by the numbers of their tasks; of several, those that were asked."""
         self._has_answered = False
@@ -140,7 +145,9 @@ class Worker:
         if died >= MAX_DEATHS:
             raise RaymiaError(died_loading(self.config.tasks, died))
         bring(self.config.origins)
-        return load_together([task.loader for task in self.config.tasks])
+        loaders = [task.loader for task in self.config.tasks]
+        self._unchanged = [loader.watch() for loader in loaders]
+        return load_together(loaders)
 
     def _model(self, number: int) -> Any:
         if not self._loaded.done():
@@ -271,6 +278,7 @@ class Worker:
                 started = time.monotonic()
                 heard = partial(self._commits.has_answers, key)
                 answers = put(question, model, items, heard)
+                self._unchanged[number]()
             except Exception as error:
                 if task.target is None:
                     raise

@@ -238,21 +238,12 @@ class EvidenceStore:
         RaymiaError
             If it is damaged, belongs to another key, or holds values that cannot be.
         """
-        try:
-            # Of some columns, no more than these is fetched.
-            with self.folder.open(name) if columns else io.BytesIO(self.folder.read(name)) as file:
-                table = pq.read_table(file, columns=columns)
-            kind, key = name.split("/")[-3:-1]
-            why = (
-                why_other_schema(table, kind, columns)
-                or why_changed(table, key)
-                or why_impossible(table)
-            )
-        except (FileNotFoundError, RaymiaError):
-            raise
-        except (OSError, pa.ArrowException, ValueError, TypeError, KeyError, MemoryError) as error:
-            why = str(error) or type(error).__name__
-        if why is not None:
+        # Of some columns, no more than these is fetched: from another machine by several calls,
+        # between which another worker may put the same rows, answered anew, in the part's place.
+        table, why = self._read_part(name, columns, whole=not columns)
+        if why is not None and columns and not self.folder.is_local:
+            table, why = self._read_part(name, columns, whole=True)
+        if table is None or why is not None:
             raise RaymiaError(
                 f"{self.folder.url}/{name}: damaged evidence file ({why}); "
                 "delete it and run the audit again: only its rows are asked again"
@@ -262,6 +253,29 @@ class EvidenceStore:
         if records is None:
             return table
         return table.filter(pc.is_in(table["record_id"], pa.array(records, pa.string())))
+
+    def _read_part(
+        self, name: str, columns: list[str] | None, *, whole: bool
+    ) -> tuple[pa.Table | None, str | None]:
+        """A part, and why it is damaged; None where it is not.
+
+        Parameters
+        ----------
+        whole : whether all of the file is fetched, by one call.
+        """
+        try:
+            with io.BytesIO(self.folder.read(name)) if whole else self.folder.open(name) as file:
+                table = pq.read_table(file, columns=columns)
+            kind, key = name.split("/")[-3:-1]
+            return table, (
+                why_other_schema(table, kind, columns)
+                or why_changed(table, key)
+                or why_impossible(table)
+            )
+        except (FileNotFoundError, RaymiaError):
+            raise
+        except (OSError, pa.ArrowException, ValueError, TypeError, KeyError, MemoryError) as error:
+            return None, str(error) or type(error).__name__
 
     def present(self, key: EvidenceKey, records: RowIndex, indices: range) -> Cells:
         """Which records have an answer about which index, bool [records, indices]."""

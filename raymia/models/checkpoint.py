@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 from raymia.evidence.answers import MADE_BY, MODEL_NEEDS
 from raymia.models.loaders import Loader
 from raymia.models.source import ADAPTER_CONFIG, PROVENANCE, read_json
+from raymia.models.watch import Unchanged, Watch, not_watched
 from raymia.spec import PoolSpec
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.hashing import digest
@@ -92,6 +93,16 @@ class AnyCheckpoint(ABC):
     def loader(self, pool: PoolSpec) -> Loader:
         """How an actor of a pool loads it."""
 
+    def watch(self) -> Unchanged:
+        """Look at its files as they are now, before :meth:`FileCheckpoint.check` hashes them.
+
+        Returns
+        -------
+        Raises RaymiaError where they were written to since. For a model that is no files it does
+        nothing.
+        """
+        return not_watched
+
     def pool(self, given: PoolSpec) -> PoolSpec:
         """The pool that it is asked by, of that which the audit file gives its role."""
         return given if self.computes else given.without_gpus
@@ -158,6 +169,9 @@ class FileCheckpoint(AnyCheckpoint):
     def with_fingerprint(self, once: Once | None = None) -> Self:
         """The same with the fingerprint of the files as they are now."""
         return replace(self, fingerprint=self.take_fingerprint(once or Once()))
+
+    def watch(self) -> Unchanged:
+        return Watch(self).check
 
     def check(self, once: Once | None = None) -> None:
         """Refuse files other than those that the plan was made for.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raymia.models.memory import Memory
+from raymia.models.watch import Unchanged, not_watched
 from raymia.util.once import Once
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class Loader(ABC):
     @abstractmethod
     def load(self) -> Any:
         """Load the model on the machine this is called on, if it is what the planner saw."""
+
+    def watch(self) -> Unchanged:
+        """See :meth:`raymia.models.checkpoint.AnyCheckpoint.watch`; to be called before loading."""
+        return not_watched if self.checkpoint is None else self.checkpoint.watch()
 
     def memory(self, _: Once) -> Memory | None:
         """What an actor holds, about; None where no file says."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,28 @@ def content_hashes(
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda call: once(_content_hash, *call), large))
     return {name: once(_content_hash, *call) for name, call in calls.items()}
+
+
+class FilesToHash(Once):
+    """Finds which files a fingerprint would hash, and hashes none.
+
+    Attributes
+    ----------
+    files : that were to be hashed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: set[Path] = set()
+
+    def __call__(self, read: Callable[..., Any], *arguments: Any, where: str | None = None) -> Any:
+        if read is not _content_hash:
+            return super().__call__(read, *arguments, where=where)
+        self.files.add(arguments[0])
+        return ""
+
+    def knows(self, read: Callable[..., Any], *arguments: Any) -> bool:
+        return read is _content_hash or super().knows(read, *arguments)
 
 
 def config_hash(folder: Path, once: Once) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -15,13 +14,10 @@ from raymia.records.tables import read_rows
 from raymia.records.texts import MAX_TEXT, is_unicode, texts_among
 from raymia.spec import CorpusSpec
 from raymia.util.errors import InputError
-from raymia.util.hashing import digest, digest_file
+from raymia.util.hashing import digest
 from raymia.util.pieces import pieces
 
-VERSION = 1
-TOKENIZER_FILES = (
-    "tokenizer*", "vocab*", "merges*", "special_tokens*", "added_tokens*", "*.model", "*.tiktoken",
-)  # fmt: skip
+VERSION = 2
 
 
 def check_corpus(spec: CorpusSpec) -> None:
@@ -43,7 +39,8 @@ def counts_file(spec: CorpusSpec, checkpoint: CausalCheckpoint) -> str:
         {
             "version": VERSION,
             "corpus": digest([digest(text) for text in _texts(spec)]),
-            "tokenizer": _tokenizer_fingerprint(checkpoint),
+            "tokenizer": checkpoint.tokenizer_content,
+            "trust_remote_code": checkpoint.trust_remote_code,
         }
     )
     return f"corpus/{key}.npy"
@@ -85,11 +82,3 @@ def _texts(spec: CorpusSpec) -> Iterator[str]:
         for text in texts_among(path, spec.text_column):
             if text.strip() and is_unicode(text):
                 yield from (text[n : n + MAX_TEXT] for n in range(0, len(text), MAX_TEXT))
-
-
-def _tokenizer_fingerprint(checkpoint: CausalCheckpoint) -> str:
-    folder = Path(checkpoint.tokenizer_folder)
-    gguf = None if checkpoint.own_tokenizer else checkpoint.gguf_file
-    patterns = TOKENIZER_FILES if gguf is None else (gguf,)
-    files = {path for pattern in patterns for path in folder.glob(pattern)}
-    return digest({path.name: digest_file(path) for path in sorted(files)})

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
+from raymia.models.watch import Unchanged, not_watched
 from raymia.storage.scratch import scratch
 from raymia.util.errors import RaymiaError
 from raymia.util.hashing import digest
@@ -55,6 +58,7 @@ class Parts:
 
     Attributes
     ----------
+    unchanged : asked before a part is kept, whether the files of what writes it still are.
     seconds : that all parts took which were asked for here, whoever wrote them.
     """
 
@@ -62,6 +66,7 @@ class Parts:
         self, key: str = "", store: EvidenceStore | None = None, share: Share | None = None
     ) -> None:
         self.key, self.store, self.share = key, store, share or Share()
+        self.unchanged: Unchanged = not_watched
         self.seconds = 0.0
 
     def written(
@@ -135,6 +140,7 @@ class Parts:
     ) -> pa.Table:
         started = time.monotonic()
         table = write(batches, tell)
+        self.unchanged()
         facts: dict[str, Any] = {"seconds": time.monotonic() - started, "asked": asked}
         kept = None if self.store is None else self._committed(self.store, key, table, facts)
         if kept is not None:
@@ -155,6 +161,22 @@ class Parts:
             (folder / PREPARED_MARKER).write_text(json.dumps(facts) + "\n")
             store.commit_prepared(key, folder)
         return self._kept(key, facts["asked"])
+
+
+def keep_if(unchanged: Unchanged, out: Path) -> None:
+    """Go on if files are what they were; else remove what was made of them, which the next run
+    would go on from.
+
+    Raises
+    ------
+    RaymiaError
+        If they are not.
+    """
+    try:
+        unchanged()
+    except RaymiaError:
+        shutil.rmtree(out)
+        raise
 
 
 def part_key(key: str, what: str, number: int) -> str:

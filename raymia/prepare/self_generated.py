@@ -20,7 +20,7 @@ from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import ImageModel
 from raymia.prepare.image_families import Images, family_of
-from raymia.prepare.parts import Batch, Parts, Share, count_parts, part_keys
+from raymia.prepare.parts import Batch, Parts, Share, count_parts, keep_if, part_keys
 from raymia.prepare.recipe import Report
 from raymia.prepare.trainer import Progress
 from raymia.spec import PoolSpec, SelfGeneratedReference
@@ -190,10 +190,12 @@ def make_image_reference(
     with store.workplace(recipe.key) as out:
         if store.prepared_facts(recipe.key) is not None:
             return  # by a run beside this one
+        unchanged = recipe.trained.watch()
         recipe.trained.check()
         # Its own start and order: a target trained with the same seed would be too near a relative.
         seed = stream_key(recipe.seed, "self-generated reference")
         facts = {**written, **family.train(recipe, images, out, seed, on_steps)}
+        keep_if(unchanged, out)
         (out / PREPARED_MARKER).write_text(json.dumps(facts, indent=2) + "\n")
         store.commit_prepared(recipe.key, out)
 
@@ -223,6 +225,7 @@ def _generate(
 ) -> pa.Table:
     """What the target generates, as :func:`table_of` has it."""
     family = family_of(recipe.target)
+    parts.unchanged = recipe.target.watch()
     recipe.target.check()
     model = family.load(recipe.target, batch_images)
 

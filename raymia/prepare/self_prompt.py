@@ -26,7 +26,7 @@ from raymia.models.checkpoint import architecture
 from raymia.models.endpoints.writing import Server
 from raymia.prepare.fine_tune import fine_tune
 from raymia.prepare.own_recipe import OwnRecipe, train_alike
-from raymia.prepare.parts import Parts, Share, count_parts, part_keys
+from raymia.prepare.parts import Parts, Share, count_parts, keep_if, part_keys
 from raymia.prepare.prompts import Beginnings, beginnings_of, refuse_long_prompts
 from raymia.prepare.quality import perplexities, reference_perplexities
 from raymia.prepare.recipe import Report
@@ -212,6 +212,7 @@ class SelfPromptRecipe:
     ) -> None:
         if stored_texts(self, store) is None:
             parts = Parts(self.material_key, store, share)
+            parts.unchanged = self.target.watch()
             self.target.check()
             target = load_causal_lm(self.target, batch_tokens=pool.batch_tokens)
             write_material(target, self, parts, report("write texts"))
@@ -244,19 +245,22 @@ def make_reference(
     texts = stored_texts(recipe, store)
     training = recipe.target.training
     if texts is None:
+        parts = Parts(recipe.material_key, store)
+        parts.unchanged = recipe.target.watch()
         recipe.target.check()
         target = load_causal_lm(recipe.target, batch_tokens=batch_tokens)
-        parts = Parts(recipe.material_key, store)
         texts, facts = write_material(target, recipe, parts, on_texts)
         facts["writing_seconds"] = round(parts.seconds, 3)
         facts |= perplexities(target, recipe, "target_")
         del target
+        parts.unchanged()
         _commit_texts(recipe, store, texts, facts)
         texts = stored_texts(recipe, store) or texts  # a run beside this one may have been first
     store.remove_prepared(recipe.part_keys)
     with store.workplace(recipe.key) as out:
         if store.prepared_facts(recipe.key) is not None:
             return  # by a run beside this one
+        unchanged = recipe.base.watch()
         if recipe.own is not None:
             seed, max_tokens = recipe.tuning_seed, recipe.spec.max_tokens
             plan = recipe.own.plan(recipe.base, texts, training, seed, out, recipe.key, max_tokens)
@@ -273,6 +277,7 @@ def make_reference(
                 trust_remote_code=recipe.base.trust_remote_code,
                 training=training,
             )
+        keep_if(unchanged, out)
         facts |= reference_perplexities(recipe, out, batch_tokens)
         written = store.prepared_facts(recipe.material_key) or {}
         (out / PREPARED_MARKER).write_text(json.dumps({**written, **facts}, indent=2) + "\n")

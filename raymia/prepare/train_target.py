@@ -150,10 +150,12 @@ def train_target(plan: TargetTraining, progress: Progress) -> tuple[list[Facts],
         number at some step.
     """
     quiet()
+    unchanged = plan.base.watch()
     plan.base.check()
     kept = KeptTraining(plan.out / STATE_FOLDER, plan.run)
     tokenizer = plan.base.tokenizer_source.load()
     model = load_to_train(plan.base, plan.method, plan.seed, plan.trainer.bf16)
+    unchanged()
     rows: Rows = encode(plan.members, tokenizer, plan.training, plan.max_tokens)
     check_passes(model, plan.method, rows[0])
     if plan.packing is not None:

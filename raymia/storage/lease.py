@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from raymia.storage.files import Folder
 from raymia.storage.remote import StorageError
@@ -34,16 +36,37 @@ STAMP = "%Y%m%dT%H%M%S"
 
 @dataclass(frozen=True)
 class Holder:
-    """Who writes to a folder; ``beat`` is a UTC time that its holder keeps renewing."""
+    """Who writes to a folder.
+
+    Attributes
+    ----------
+    beat : a UTC time that its holder keeps renewing.
+    boot, pids : the start of the machine and the namespace in which ``pid`` is counted; None where
+        the system does not say.
+    """
 
     run: str
     host: str
     pid: int
     beat: str
+    boot: str | None = None
+    pids: str | None = None
+
+    @classmethod
+    def here(cls, run: str) -> Holder:
+        """This process."""
+        return cls(run, socket.gethostname(), os.getpid(), now(), *_where_pids_are_counted())
 
     def is_dead_here(self) -> bool:
-        """Whether it was a process of this machine that is no more."""
-        if self.host != socket.gethostname():
+        """Whether it was a process that would be seen here, and is no more.
+
+        Containers may share a host name, and do not see each other's processes. So the name alone
+        is enough only where there is nothing better, and no containers either: beside Linux.
+        """
+        here = Holder.here(self.run)
+        if (self.host, self.boot, self.pids) != (here.host, here.boot, here.pids):
+            return False
+        if sys.platform == "linux" and None in (here.boot, here.pids):
             return False
         try:
             os.kill(self.pid, 0)
@@ -56,6 +79,15 @@ class Holder:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _where_pids_are_counted() -> tuple[str | None, str | None]:
+    boot = pids = None
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with suppress(OSError):
+        pids = str(Path("/proc/self/ns/pid").readlink())
+    return boot, pids
 
 
 def read_holder(folder: Folder) -> Holder | None:
@@ -81,8 +113,7 @@ class Lease:
         return self.folder.create(LEASE_FILE, self._content())
 
     def _content(self) -> bytes:
-        holder = Holder(self.run, socket.gethostname(), os.getpid(), now())
-        return json.dumps(asdict(holder)).encode()
+        return json.dumps(asdict(Holder.here(self.run))).encode()
 
     def check(self) -> None:
         """Refuse to go on where another run has taken over.

@@ -26,6 +26,7 @@ from raymia.engine.stage import (
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.models.causal.reading import PlainReader
 from raymia.models.causal.readings import READ, Readings
+from raymia.models.watch import Unchanged, not_watched
 from raymia.questions.base import RECORD, Item, Question
 from raymia.questions.text import SUM_SCHEMA
 from raymia.util.errors import RaymiaError
@@ -102,6 +103,13 @@ class Far:
         self.committed.append((key.parts["model"], record))
 
 
+class Named(str):
+    """What stands for a loader here: the name of its model, which is no files."""
+
+    def watch(self) -> Unchanged:
+        return not_watched
+
+
 @dataclass
 class Made:
     store: Far = field(default_factory=Far)
@@ -112,7 +120,7 @@ class Made:
         """One that notes whom it is asked about, and commits to the store that is far away."""
         name = key.parts["model"]
         passes_on = (*RECORD_COLUMNS, FAILED.name, *(todo_column(one) for one in later))
-        task = Task(name, name, (("sums", Sums(), key),))  # type: ignore[arg-type]
+        task = Task(name, Named(name), (("sums", Sums(), key),))  # type: ignore[arg-type]
         return Worker(PoolConfig(name, (task,), "unused", passes_on), self.board, name)
 
     def load(self, loaders: Sequence[str]) -> Any:
@@ -208,13 +216,15 @@ def test_blocks_are_prepared_in_another_thread_once_the_model_was_asked(made: Ma
 
 
 @pytest.mark.parametrize("reading", [None, "alike"])
-def test_of_models_that_read_alike_one_is_prepared_for(made: Made, reading: str | None) -> None:
+def test_of_models_that_read_alike_one_is_prepared_for(
+    made: Made, reading: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     worker = made.worker(FIRST)
     (task,) = worker.config.tasks
     task = replace(task, reading=reading)
     worker.config = replace(worker.config, tasks=(task, task))
     made.store.may_end.set()
-    worker._loaded.set_result(lambda _: Reading())
+    monkeypatch.setattr(stage_module, "load_together", lambda _: lambda _: Reading())
     worker.ask(block("a"))()
     worker.prepare(block("b"))
     assert [record for record, _ in PREPARED] == ["b"] * (1 if reading else 2)
@@ -241,13 +251,14 @@ def test_what_a_block_lacks_is_laid_out_once(made: Made, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("reading", [None, "alike"])
 def test_what_was_read_of_a_block_is_kept_until_it_is_passed_on(
-    made: Made, reading: str | None
+    made: Made, reading: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of a checkpoint from outside that does not say how its model reads."""
     worker, model = made.worker(FIRST), Reading()
     (task,) = worker.config.tasks
     worker.config = replace(worker.config, tasks=(replace(task, reading=reading),))
-    worker._loaded.set_result(lambda _: model)
+    monkeypatch.setattr(stage_module, "load_together", lambda _: lambda _: model)
+    worker.load()
     made.store.may_end.set()
     model.readings.keep(["text"], pa.array([{"ids": [1], "truncated": False}], READ))
     passed = worker.ask(block("a"))

@@ -357,6 +357,40 @@ def test_loader_refuses_files_that_changed_after_planning(tmp_path, kind, change
         planned.loader(PoolSpec()).load()
 
 
+@pytest.mark.parametrize("kind", ["target", "mask_fill", "infill"])
+def test_a_file_that_is_written_to_or_removed_after_it_was_looked_at_is_named(tmp_path, kind):
+    folder = tmp_path / "model"
+    shutil.copytree(PARAPHRASER if kind == "mask_fill" else BASE, folder)
+    (folder / "trainer_state.json").write_text("{}")
+    if kind == "target":
+        planned = resolve(folder)
+    else:
+        spec = TypeAdapter(TextNeighbors).validate_python({"kind": kind, "model": str(folder)})
+        planned = resolve_paraphraser(spec, "neighbors.model")
+    loader = planned.loader(PoolSpec())
+    (folder / "trainer_state.json").write_text("is no part of the model")
+    for file in files_of(folder):
+        unchanged, before = loader.watch(), file.read_bytes()
+        unchanged()
+        file.write_bytes(before)
+        with pytest.raises(RaymiaError, match=f"no longer the files .*: {file} was written to or"):
+            unchanged()
+        unchanged = loader.watch()
+        file.unlink()
+        with pytest.raises(RaymiaError, match=f"no longer the files .*: {file} was written to or"):
+            unchanged()
+        file.write_bytes(before)
+
+
+def test_of_models_on_one_base_that_one_is_refused_whose_adapter_is_written_to(tiny_gpt2, adapter):
+    watches = [resolve(tiny_gpt2, adapter=place).loader(PoolSpec()).watch()
+               for place in (None, str(adapter))]  # fmt: skip
+    edit_json(adapter / "adapter_config.json", lora_alpha=99)
+    watches[0]()
+    with pytest.raises(RaymiaError, match=f"{adapter / 'adapter_config.json'} was written to"):
+        watches[1]()
+
+
 def test_loader_refuses_an_adapter_that_changed_after_planning(tiny_gpt2, adapter):
     planned = resolve(tiny_gpt2, adapter=str(adapter))
     edit_json(adapter / "adapter_config.json", lora_alpha=99)

@@ -9,13 +9,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import checkpoint, passages, save_tiny
+from tiny_models import checkpoint, fingerprint, passages, save_tiny
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Sequence, Whitespace
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
+from raymia.models.causal.facts import tokenizer_hash
 from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.tokenizer_files import read_tokens, regex_is_fixed
 from raymia.models.tokenizers import TokenizerSource
+from raymia.util.once import Once
 
 TEXT = "And it came to pass in those days"
 
@@ -111,3 +116,47 @@ def test_character_of_several_tokens_is_scored_token_by_token(base):
     ids = base.encode([text])[0]
     assert len(ids) > len(text)
     assert len(base.answer([text], moments=False)[0].log_prob) == len(ids) - 1
+
+
+def saved_by(folder, version, model_type="mistral", **settings):
+    """Let a folder's config say what kind of model it is, and by which transformers it was written;
+    without a version where that is None."""
+    config, tokenizer = folder / "config.json", folder / "tokenizer_config.json"
+    content = json.loads(config.read_text()) | {"model_type": model_type}
+    content["transformers_version"] = version
+    config.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+    tokenizer.write_text(json.dumps(json.loads(tokenizer.read_text()) | settings))
+    return folder
+
+
+def hashes(folder):
+    tokens = read_tokens(folder, "model").tokenization
+    return fingerprint(checkpoint(folder)), tokenizer_hash(folder, None, Once()), tokens
+
+
+VERSIONS = [None, "", "4.57.1", "4", "5.0.0.dev0", "5.0.0rc1", "5.0.0", "5.0.1", "5.24.0", "10.0.0"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("model_type", ["mistral", "pixtral", "llama", None])
+def test_the_regex_of_a_mistral_tokenizer_is_taken_for_fixed_where_transformers_fixes_it(
+    tmp_path, version, model_type
+):
+    folder = saved_by(save_tiny(tmp_path), version, model_type, fix_mistral_regex=True)
+    tokenizer = Tokenizer(WordLevel({"a": 0}, unk_token="a"))
+    tokenizer.pre_tokenizer = Sequence([Whitespace()])
+    patched = TokenizersBackend._patch_mistral_regex(
+        tokenizer, str(folder), is_local=True, fix_mistral_regex=True
+    )
+    assert bool(regex_is_fixed(folder, Once())) == ("Split" in str(patched.pre_tokenizer))
+
+
+def test_what_wrote_a_config_is_in_the_keys_of_a_mistral_tokenizer_that_it_changes(tmp_path):
+    folder = save_tiny(tmp_path)
+    plain = hashes(saved_by(folder, "4.57.1"))
+    assert hashes(saved_by(folder, "5.24.0")) == plain
+    new = hashes(saved_by(folder, "5.24.0", fix_mistral_regex=True))
+    assert hashes(saved_by(folder, "5.9.0")) == new
+    old = hashes(saved_by(folder, "4.57.1"))
+    assert not {*old} & {*new}
+    assert hashes(saved_by(folder, None)) == old

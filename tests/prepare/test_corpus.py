@@ -9,13 +9,14 @@ from collections import Counter
 import numpy as np
 import pytest
 from small_inputs import write_jsonl
-from tiny_models import checkpoint, passages
+from tiny_models import passages
 from transformers import AutoTokenizer
 
 import raymia.prepare.corpus
 from raymia.evidence.store import EvidenceStore
-from raymia.prepare.corpus import token_counts
-from raymia.spec import CorpusSpec
+from raymia.models.causal.resolver import resolve_causal_lm
+from raymia.prepare.corpus import counts_file, token_counts
+from raymia.spec import CorpusSpec, ModelSpec
 from raymia.util.errors import InputError, RaymiaError
 
 TEXTS = passages(5)
@@ -28,6 +29,10 @@ def store(tmp_path):
 
 def corpus(tmp_path, texts=TEXTS):
     return CorpusSpec(files=[write_jsonl(tmp_path / "corpus.jsonl", texts)])
+
+
+def checkpoint(path, **settings):
+    return resolve_causal_lm(ModelSpec(model=str(path), **settings), "target.model", on_gpu=False)
 
 
 def test_every_occurrence_of_every_token_counts(tmp_path, store, tiny_gpt2):
@@ -54,6 +59,21 @@ def test_counts_are_taken_once_and_again_for_another_tokenizer(
     assert after.sum() > before.sum(), "fewer merges, more tokens"
     monkeypatch.setattr(raymia.prepare.corpus, "_count", None)
     np.testing.assert_array_equal(token_counts(spec, first, store).counts, before)
+
+
+def test_whatever_may_change_the_tokens_has_counts_of_its_own(tmp_path, tiny_gpt2):
+    """Code of a tokenizer, whether it may run, and the config that says which class is made."""
+    spec, other = corpus(tmp_path), tmp_path / "other"
+    shutil.copytree(tiny_gpt2, other)
+    names = [counts_file(spec, checkpoint(other))]
+    names.append(counts_file(spec, checkpoint(other, trust_remote_code=True)))
+    for content in ("class T: ...", "class T: mended = True"):
+        (other / "tokenization_t.py").write_text(content)
+        names.append(counts_file(spec, checkpoint(other)))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"tokenizer_class": "GPT2Tokenizer"}))
+    names.append(counts_file(spec, checkpoint(other)))
+    assert len({*names}) == len(names)
 
 
 def test_other_texts_are_counted_anew(tmp_path, store, tiny_gpt2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,6 +186,36 @@ def test_nothing_is_generated_by_files_other_than_those_that_were_planned_with(t
     with pytest.raises(RaymiaError, match="copy: these are not the files that the audit was pl"):
         made.write_share(Share(0, 2), store, PoolSpec(), lambda _: lambda *_: None)
     assert not store.folder.names("prepared", "")
+
+
+@pytest.mark.parametrize("changed", ["target", "base"])
+def test_nothing_is_kept_that_was_made_while_the_files_were_written_to(
+    tmp_path, target, base, monkeypatch, changed
+):
+    store = EvidenceStore(str(tmp_path / "store"))
+    copied = Path(shutil.copytree((target if changed == "target" else base).path, tmp_path / "c"))
+    found = resolve_image_model(ModelSpec(model=str(copied)), "copy", on_gpu=False)
+    made = recipe(found) if changed == "target" else recipe(target, found)
+    module, name = (
+        (generate_images, "generate_images")
+        if changed == "target"
+        else (train_denoiser, "train_denoiser")
+    )
+    call, (weights, *_) = getattr(module, name), sorted(copied.rglob("*.safetensors"))
+
+    def called(*arguments, **options):
+        found = call(*arguments, **options)
+        content = weights.read_bytes()
+        weights.unlink()
+        weights.write_bytes(content)
+        return found
+
+    monkeypatch.setattr(module, name, called)
+    with pytest.raises(RaymiaError, match=f"c: these are no longer the files .*: {weights} was"):
+        make(made, store)
+    assert store.prepared_facts(made.key) is None
+    assert (store.prepared_facts(made.material_key) is None) == (changed == "target")
+    assert not [*(tmp_path / "store").rglob("*.safetensors")]
 
 
 @pytest.mark.parametrize("which", ["target", "base"])

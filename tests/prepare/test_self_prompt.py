@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from importlib import resources
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -456,6 +457,28 @@ def test_nothing_is_made_of_other_files_than_those_that_were_planned_with(tmp_pa
     with pytest.raises(RaymiaError, match="these are not the files that the audit was planned"):
         make(made, store)
     assert store.prepared_facts(made.key) is None
+
+
+@pytest.mark.parametrize("changed", ["target", "base"])
+def test_nothing_is_kept_that_was_made_while_the_files_were_written_to(
+    tmp_path, monkeypatch, changed
+):
+    store = EvidenceStore(str(tmp_path / "store"))
+    folders = {name: save_tiny(tmp_path / name) for name in ("target", "base")}
+    made, name = recipe(**folders), "load_causal_lm" if changed == "target" else "fine_tune"
+    other, call = Path(save_tiny(tmp_path / "other", seed=1)), getattr(self_prompt, name)
+
+    def called(*arguments, **options):
+        found = call(*arguments, **options)
+        (other / "model.safetensors").replace(Path(folders[changed], "model.safetensors"))
+        return found
+
+    monkeypatch.setattr(self_prompt, name, called)
+    with pytest.raises(RaymiaError, match=f"{changed}: these are no longer the files"):
+        make(made, store)
+    assert store.prepared_facts(made.key) is None
+    assert (store.prepared_facts(made.material_key) is None) == (changed == "target")
+    assert not [*(tmp_path / "store").rglob("*.safetensors")]
 
 
 # --------------------------------------------------------------------------- quality

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,51 @@ def test_a_killed_process_of_this_machine_is_taken_over_at_once(tmp_path):
     started = time.monotonic()
     with held(str(tmp_path), "mine"):
         assert time.monotonic() - started < 5
+
+
+def gone():
+    """Number of a process that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+ELSEWHERE = [{"pids": "pid:[1]"}, {"boot": "another"}, {"boot": None, "pids": None}]
+
+
+@pytest.mark.parametrize("changes", ELSEWHERE)
+def test_of_a_process_that_is_not_seen_here_the_same_host_name_says_nothing(changes):
+    """As in another container, of which the host name is the same; and of earlier leases."""
+    here = replace(Holder.here("other"), pid=gone())
+    assert here.is_dead_here()
+    assert not replace(here, **changes).is_dead_here()
+
+
+def test_where_linux_does_not_say_how_processes_are_counted_they_are_watched(monkeypatch):
+    monkeypatch.setattr(lease, "_where_pids_are_counted", lambda: (None, None))
+    here = replace(Holder.here("other"), pid=gone())
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert not here.is_dead_here()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert here.is_dead_here()
+
+
+def test_a_living_run_in_another_container_of_the_same_host_name_is_not_taken_over(url):
+    stop, unseen = threading.Event(), gone()
+
+    def live():
+        while not stop.wait(0.05):
+            left_by(url, host=socket.gethostname(), pid=unseen, boot="b", pids="pid:[1]")
+
+    left_by(url, host=socket.gethostname(), pid=unseen, boot="b", pids="pid:[1]")
+    thread = threading.Thread(target=live)
+    thread.start()
+    try:
+        with pytest.raises(InputError, match=f"process {unseen} .* is writing to"), held(url, "b"):
+            raise AssertionError("two runs hold one folder")
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_of_runs_that_start_at_one_moment_one_holds_the_folder(url):

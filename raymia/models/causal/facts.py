@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from raymia.models.causal.tokenizer_files import read_tokens
+from raymia.models.causal.tokenizer_files import FIX, read_tokens, regex_is_fixed
 from raymia.models.fit import Described, check_fit, read_transformers_config
 from raymia.models.saved_quantization import (
     quantization_in,
@@ -296,4 +296,6 @@ def tokenizer_hash(path: Path, gguf_file: str | None, once: Once) -> str:
     files = {file.name: file for file in once(files_of, path) if file.suffix != ".safetensors"}
     if gguf_file is not None:
         files[gguf_file] = path / gguf_file
-    return digest(content_hashes(files, CONFIGS, PROVENANCE, once))
+    content: dict[str, Any] = {**content_hashes(files, CONFIGS, PROVENANCE, once)}
+    fixed = regex_is_fixed(path, once)
+    return digest(content if fixed is None else {**content, FIX: fixed})

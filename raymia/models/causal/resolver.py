@@ -18,9 +18,11 @@ from raymia.models.causal.facts import (
 )
 from raymia.models.causal.loader import CausalLMLoader
 from raymia.models.causal.tokenizer_files import (
+    FIX,
     is_another,
     read_tokens,
     refuse_more_tokens,
+    regex_is_fixed,
     tokenizer_files,
 )
 from raymia.models.causal.training import NO_WORDS, Training
@@ -190,7 +192,8 @@ class CausalCheckpoint(FileCheckpoint):
         if self.adapter is not None:
             parts |= {f"adapter/{p.name}": p for p in once(files_of, Path(self.adapter))}
         # Named only where they are used: evidence from before there were windows keeps its key, and
-        # that on weights without their scales, on tokens of the base's tokenizer, on logits that
+        # that on weights without their scales, on tokens of the base's tokenizer, on those of a
+        # Mistral tokenizer that transformers cuts by another regex or may, on logits that
         # were rounded to 16 bits, on weights of 4 bits that a CPU may have rounded once more, with
         # the frequencies of a longer text, or by an adapter that missed what invokes it, has
         # another.
@@ -205,6 +208,9 @@ class CausalCheckpoint(FileCheckpoint):
             more["beginnings"] = "never kept"
         if self.own_tokenizer:
             more["tokenizer"] = "adapter"
+        fixed = regex_is_fixed(Path(self.tokenizer_folder), once)
+        if fixed is not None:
+            more[FIX] = fixed
         if self.dtype != "float32":
             more["logits"] = "float32"
         if {self.quantization, self.facts.saved_as} & {"nf4", "fp4"}:

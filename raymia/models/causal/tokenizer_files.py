@@ -32,6 +32,10 @@ OF_NO_TEXT = frozenset(
     }
 )  # fmt: skip
 """Keys of tokenizer_config.json that change no text's tokens, and that training often adds."""
+MISTRAL = frozenset({"mistral", "mistral3", "voxtral", "ministral", "pixtral"})
+"""Types of models in whose tokenizers transformers puts another regex, where `FIX` asks for it."""
+FIX = "fix_mistral_regex"
+_BEFORE_5 = re.compile(r"[0-4](\.|$)|5\.0\.0\.?(dev|a|b|rc)")
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,24 @@ def is_another(one: TokenizerFiles, other: TokenizerFiles, once: Once) -> bool:
     return one.hashes != other.hashes and once(_meaning, one) != once(_meaning, other)
 
 
+def regex_is_fixed(folder: Path, once: Once) -> bool | None:
+    """Whether transformers cuts texts by another regex than tokenizer.json has: where the settings
+    of a Mistral tokenizer ask for it, by the version of transformers that wrote config.json.
+
+    Returns
+    -------
+    None where the settings do not ask for it.
+    """
+    settings, config = folder / SETTINGS, folder / "config.json"
+    if not (settings.is_file() and config.is_file()) or not once(read_json, settings).get(FIX):
+        return None
+    found = once(read_json, config)
+    if found.get("model_type") not in {*MISTRAL, None}:
+        return None
+    version = found.get("transformers_version")
+    return not version or _BEFORE_5.match(str(version)) is not None
+
+
 @dataclass(frozen=True)
 class Tokens:
     """What tokenizer.json says of the tokens that it makes of texts; None where there is none.
@@ -83,7 +105,10 @@ def read_tokens(folder: Path, where: str) -> Tokens:
     if not file.is_file():
         return Tokens()
     content = read_json(file, where)
-    hashed = digest({part: content.get(part) for part in TOKENIZATION})
+    parts = {part: content.get(part) for part in TOKENIZATION}
+    if regex_is_fixed(folder, Once()):
+        parts[FIX] = True
+    hashed = digest(parts)
     return Tokens(hashed, _largest(content))
 
 
