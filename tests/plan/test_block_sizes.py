@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from io import StringIO
 
@@ -29,10 +30,11 @@ class Line:
 
 @pytest.fixture
 def planned(tmp_path, tiny_gpt2):
-    def make(**resources):
+    def make(targets=None, **resources):
+        changes = {} if targets is None else {"targets": targets}
         spec = audit(
             tmp_path / "a", tiny_gpt2, PARAPHRASER, attacks=["loss", "neighbor", "difference@base"],
-            references={"base": {"model": str(BASE)}}, resources=resources,
+            references={"base": {"model": str(BASE)}}, resources=resources, **changes,
         )  # fmt: skip
         inputs, store = resolve_inputs(spec), EvidenceStore(str(tmp_path / "store"))
         return inputs, store, plan_audit(inputs, store)
@@ -93,6 +95,52 @@ def test_what_this_run_takes_counts_and_not_what_an_earlier_one_took(planned):
     assert sizes.of(stream) == BlockSize(1, pytest.approx(1.5))  # the target's three questions
     lines["target:one"] = Line(9, 0.09)
     assert sizes.of(stream).records == 40  # the reference's, a twentieth of a second for a record
+
+
+@pytest.fixture
+def two_targets(planned, tiny_gpt2):
+    """In two precisions, so that they are two streams."""
+    one = {"name": "one", "model": str(tiny_gpt2)}
+    return planned(targets=[one, {**one, "name": "two", "dtype": "bfloat16"}])
+
+
+@pytest.mark.parametrize("ask", [lambda s, one: s.records(one), lambda s, _: s.smallest()])
+def test_the_board_is_looked_at_once_for_a_block_size(two_targets, ask):
+    inputs, store, plans = two_targets
+    assert len(plans.streams) == 2
+    looks = []
+    sizes = BlockSizes(inputs, plans.streams, store, lambda: looks.append(1) or {})
+    assert ask(sizes, plans.streams[0]) == FIRST_RECORDS
+    assert looks == [1]
+
+
+def test_what_a_stream_asks_is_looked_at_once_for_all_its_blocks(planned, monkeypatch):
+    inputs, store, plans = planned()
+    Rates(store).keep_run(inputs, plans, WORK, store)
+    looks = Counter()
+
+    def noted(whole):
+        def look(*given):
+            looks[whole.__name__] += 1
+            return whole(*given)
+
+        return look
+
+    for whole in (blocks.pools_of, blocks.records_of, blocks.stage_key):
+        monkeypatch.setattr(blocks, whole.__name__, noted(whole))
+    sizes = BlockSizes(inputs, plans.streams, store)
+    assert [sizes.records(plans.streams[0]) for _ in range(3)] == [1, 1, 1]
+    assert looks == {"pools_of": 1, "records_of": 1, "stage_key": len(plans.streams[0])}
+
+
+def test_nothing_is_looked_at_where_the_audit_file_says_what_a_block_is(planned):
+    inputs, store, plans = planned(block_records=3)
+
+    def refuse():
+        pytest.fail("the board was asked")
+
+    sizes = BlockSizes(inputs, plans.streams, store, refuse)
+    assert sizes.records(plans.streams[0]) == sizes.smallest() == 3
 
 
 @pytest.mark.parametrize("actors", [1, 4])
