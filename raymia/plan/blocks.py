@@ -29,6 +29,15 @@ kill costs a part of the whole that nobody notices."""
 LEAST_SECONDS, MOST_SECONDS = 2.0, 10.0
 """Of an actor of the slowest pool, for a block. What is measured varies: 20 s is what is meant to
 be the end."""
+KEY_SECONDS = 0.2
+"""Of an actor, for each key that a block leaves a part under. Committing a part takes a slow bucket
+0.1 s, and an actor commits one after another, beside the model: so it keeps up. Up to 50 keys of a
+pool, the most seconds above are more."""
+LONGEST_SECONDS = 600.0
+"""However many keys there are: what an actor's block takes is asked again where the actor dies."""
+MOST_QUESTIONS = 2**18
+"""To a pool, for a block that takes more than the most seconds. While the store does not answer,
+an actor holds all answers to a block: a GB of texts of some hundred tokens."""
 BLOCKS_EACH = 8
 """For each actor, so that pools fill and empty in a small part of the time; where these would take
 less than the least, there are fewer."""
@@ -167,14 +176,39 @@ def block_size(
         return BlockSize(given, given * each)
     wanted = min(max(slowest / actors / BLOCKS_EACH, LEAST_SECONDS), MOST_SECONDS)
     records = max(1, min(round(wanted / each), MOST_RECORDS)) if each else MOST_RECORDS
-    records = max(records, fewest)
+    records = max(records, fewest, _for_keys(pools, rows, each))
     return BlockSize(records, records * each)
+
+
+def _for_keys(pools: Sequence[Pool], rows: int, each: float) -> int:
+    """Records of a block that is worth its commits, where some keys are many; else 0.
+
+    Parameters
+    ----------
+    each : seconds of an actor of the slowest pool, for a record.
+    """
+    wanted = min(KEY_SECONDS * max(map(_keys_of, pools)), LONGEST_SECONDS)
+    if wanted <= MOST_SECONDS or not each:
+        return 0
+    at_most = max(pool.spec.max_actors or pool.spec.actors for pool in pools)
+    seconds = min(wanted, each * rows / at_most / BLOCKS_EACH)
+    return min(round(seconds / each), MOST_RECORDS, _records_for(MOST_QUESTIONS, pools, rows))
+
+
+def _keys_of(pool: Pool) -> int:
+    """How many keys a block leaves parts under."""
+    return sum(bool(planned.missing) for stage in pool.stages for planned in stage.questions)
 
 
 def _first(pools: Sequence[Pool], rows: int) -> int:
     """Records of a block while it is not known how long the models take."""
+    return max(1, min(FIRST_RECORDS, _records_for(FIRST_QUESTIONS, pools, rows)))
+
+
+def _records_for(questions: int, pools: Sequence[Pool], rows: int) -> int:
+    """About how many records each pool is asked no more than so many questions."""
     most = max((sum(stage.to_ask for stage in pool.stages) for pool in pools), default=0)
-    return max(1, min(FIRST_RECORDS, FIRST_QUESTIONS * rows // max(1, most)))
+    return questions * rows // max(1, most)
 
 
 def _takes(pool: Pool, seconds: Seconds) -> tuple[float, int] | None:
