@@ -29,6 +29,15 @@ kill costs a part of the whole that nobody notices."""
 LEAST_SECONDS, MOST_SECONDS = 2.0, 10.0
 """Of an actor of the slowest pool, for a block. What is measured varies: 20 s is what is meant to
 be the end."""
+KEY_SECONDS = 0.2
+"""Of an actor, for each key that a block leaves a part under. Committing a part takes a slow bucket
+0.1 s, and an actor commits one after another, beside the model: so it keeps up. Up to 50 keys of a
+pool, the most seconds above are more."""
+LONGEST_SECONDS = 600.0
+"""However many keys there are: what an actor's block takes is asked again where the actor dies."""
+MOST_QUESTIONS = 2**18
+"""To a pool, for a block that takes more than the most seconds. While the store does not answer,
+an actor holds all answers to a block: a GB of texts of some hundred tokens."""
 BLOCKS_EACH = 8
 """For each actor, so that pools fill and empty in a small part of the time; where these would take
 less than the least, there are fewer."""
@@ -48,6 +57,23 @@ class BlockSize:
 
     records: int
     seconds: float | None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a stream asks.
+
+    Attributes
+    ----------
+    stages : of the stream; held, as what is known of them is found by where they lie in memory.
+    """
+
+    stages: Sequence[Stage]
+    pools: Sequence[Pool]
+
+    @cached_property
+    def records(self) -> int:
+        return records_of(self.pools)
 
 
 class BlockSizes:
@@ -73,32 +99,52 @@ class BlockSizes:
         self._size = inputs.modality.mean_size(inputs.records)
         self._streams, self._rates, self._lines = streams, Rates(store), lines
         self._seen = Once()
+        self._asked: dict[int, _Asked] = {}
 
     def of(self, stages: Sequence[Stage]) -> BlockSize:
         """What a block of a stream is, by what is known now."""
-        return block_size(self._given, pools_of(stages), self._seconds)
+        return self._of(stages, self._known_now())
 
     def records(self, stages: Sequence[Stage]) -> int:
         """How many records it has."""
-        return self.of(stages).records
+        return self._given or self.of(stages).records
 
     def smallest(self) -> int:
         """The fewest records of a block of any stream."""
-        return min(
-            (self.of(s).records for s in self._streams if pools_of(s)), default=FIRST_RECORDS
-        )
+        if self._given is not None:
+            return self._given
+        seconds = self._known_now()
+        asking = (stages for stages in self._streams if self._asked_by(stages).pools)
+        return min((self._of(stages, seconds).records for stages in asking), default=FIRST_RECORDS)
 
-    def _seconds(self, stage: Stage) -> float | None:
-        """Of an actor, per question."""
-        key, lines = self._keys[stage.name], self._lines()
-        alike = [
-            lines[name] for name, other in self._keys.items() if other == key and name in lines
-        ]
-        done = sum(line.done for line in alike)
-        if done >= MIN_ITEMS:
-            return sum(line.seconds for line in alike) / done
-        rate = self._seen(self._rates.get, key)
-        return None if rate is None else rate.at(self._size)
+    def _of(self, stages: Sequence[Stage], seconds: Seconds) -> BlockSize:
+        asked = self._asked_by(stages)
+        return block_size(self._given, asked.pools, seconds, asked.records)
+
+    def _asked_by(self, stages: Sequence[Stage]) -> _Asked:
+        """What a stream asks; put together once, of thousands of stages and all records."""
+        asked = self._asked.get(id(stages))
+        if asked is None:
+            asked = self._asked[id(stages)] = _Asked(stages, pools_of(stages))
+        return asked
+
+    def _known_now(self) -> Seconds:
+        """What is known of an actor's seconds per question, from one look at what stages did."""
+        took: dict[str, tuple[int, float]] = {}
+        for name, line in self._lines().items():
+            if (key := self._keys.get(name)) is not None:
+                done, spent = took.get(key, (0, 0.0))
+                took[key] = done + line.done, spent + line.seconds
+
+        def seconds(stage: Stage) -> float | None:
+            key = self._keys[stage.name]
+            done, spent = took.get(key, (0, 0.0))
+            if done >= MIN_ITEMS:
+                return spent / done
+            rate = self._seen(self._rates.get, key)
+            return None if rate is None else rate.at(self._size)
+
+        return seconds
 
     @cached_property
     def _keys(self) -> dict[str, str]:
@@ -107,17 +153,20 @@ class BlockSizes:
         return {stage.name: stage_key(stage, self._seen) for stage in asking}
 
 
-def block_size(given: int | None, pools: Sequence[Pool], seconds: Seconds) -> BlockSize:
+def block_size(
+    given: int | None, pools: Sequence[Pool], seconds: Seconds, rows: int | None = None
+) -> BlockSize:
     """What a block is that passes pools.
 
     Parameters
     ----------
     given : records of a block, as the audit file says; None where it leaves that open.
     seconds : per question of a stage; None where that is not known.
+    rows : what :func:`records_of` says of the pools, if that was looked at before.
     """
     takes = [_takes(pool, seconds) for pool in pools]
     known = [one for one in takes if one is not None]
-    rows = records_of(pools)
+    rows = records_of(pools) if rows is None else rows
     fewest = math.ceil(rows / MAX_BLOCKS)
     if not known or len(known) < len(takes):
         return BlockSize(given or max(_first(pools, rows), fewest), None)
@@ -127,14 +176,39 @@ def block_size(given: int | None, pools: Sequence[Pool], seconds: Seconds) -> Bl
         return BlockSize(given, given * each)
     wanted = min(max(slowest / actors / BLOCKS_EACH, LEAST_SECONDS), MOST_SECONDS)
     records = max(1, min(round(wanted / each), MOST_RECORDS)) if each else MOST_RECORDS
-    records = max(records, fewest)
+    records = max(records, fewest, _for_keys(pools, rows, each))
     return BlockSize(records, records * each)
+
+
+def _for_keys(pools: Sequence[Pool], rows: int, each: float) -> int:
+    """Records of a block that is worth its commits, where some keys are many; else 0.
+
+    Parameters
+    ----------
+    each : seconds of an actor of the slowest pool, for a record.
+    """
+    wanted = min(KEY_SECONDS * max(map(_keys_of, pools)), LONGEST_SECONDS)
+    if wanted <= MOST_SECONDS or not each:
+        return 0
+    at_most = max(pool.spec.max_actors or pool.spec.actors for pool in pools)
+    seconds = min(wanted, each * rows / at_most / BLOCKS_EACH)
+    return min(round(seconds / each), MOST_RECORDS, _records_for(MOST_QUESTIONS, pools, rows))
+
+
+def _keys_of(pool: Pool) -> int:
+    """How many keys a block leaves parts under."""
+    return sum(bool(planned.missing) for stage in pool.stages for planned in stage.questions)
 
 
 def _first(pools: Sequence[Pool], rows: int) -> int:
     """Records of a block while it is not known how long the models take."""
+    return max(1, min(FIRST_RECORDS, _records_for(FIRST_QUESTIONS, pools, rows)))
+
+
+def _records_for(questions: int, pools: Sequence[Pool], rows: int) -> int:
+    """About how many records each pool is asked no more than so many questions."""
     most = max((sum(stage.to_ask for stage in pool.stages) for pool in pools), default=0)
-    return max(1, min(FIRST_RECORDS, FIRST_QUESTIONS * rows // max(1, most)))
+    return questions * rows // max(1, most)
 
 
 def _takes(pool: Pool, seconds: Seconds) -> tuple[float, int] | None:

@@ -8,7 +8,7 @@ says what two hundred will. Texts of another length are answered in proportion t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -82,7 +82,7 @@ class Rates:
         work: Mapping[str, Measured],
         made_in: EvidenceStore,
     ) -> None:
-        """Keep what a run took.
+        """Keep what a run took: under each key the mean of all that it is the key of.
 
         Parameters
         ----------
@@ -95,21 +95,38 @@ class Rates:
         # Several workers write in the pool of targets, one in that of references.
         wrote_there = (resources.target.max_actors or resources.target.actors) > 1
         is_one_kind = machine(resources.target) == machine(resources.reference)
+        # By key, and by what was measured: thousands of adapters are of one architecture, and a
+        # stage that targets share stands in the plan of each.
+        took: dict[str, dict[str, Rate]] = {}
+        once = Once()
+
+        def note(key: str, name: str, seconds: float, items: int, size: float = 1.0) -> None:
+            took.setdefault(key, {})[name] = Rate(seconds / max(1, items), items, size)
+
         for stage in (stage for plan in plans for stage in plan.stages):
             line = work.get(stage.name)
             if line is not None and line.done:
-                self.keep(stage_key(stage), Rate(line.seconds / line.done, line.done, size))
+                note(stage_key(stage, once), stage.name, line.seconds, line.done, size)
         for preparation in (p for plan in plans for p in plan.preparations if not p.ready):
-            facts = made_in.prepared_facts(preparation.recipe.key)
+            recipe = preparation.recipe
+            facts = once(made_in.prepared_facts, recipe.key)
             if facts is None:
                 continue
-            write, train = preparation_keys(preparation, resources.reference)
+            write, train = preparation_keys(preparation, resources.reference, once)
             # A denoiser's training says at which step it ended; others, how many they took.
             steps = int(facts["steps" if "steps" in facts else "step"])
-            items = preparation.recipe.items
             if "writing_seconds" in facts and (is_one_kind or not wrote_there):
-                self.keep(write, Rate(facts["writing_seconds"] / items, items))
-            self.keep(train, Rate(facts["seconds"] / max(1, steps), steps))
+                note(write, recipe.key, facts["writing_seconds"], recipe.items)
+            note(train, recipe.key, facts["seconds"], steps)
+        for key, rates in took.items():
+            self.keep(key, _mean(rates.values()))
+
+
+def _mean(rates: Collection[Rate]) -> Rate:
+    """Of rates of texts of one length."""
+    items = sum(rate.items for rate in rates)
+    seconds = sum(rate.seconds * rate.items for rate in rates)
+    return Rate(seconds / max(1, items), items, next(iter(rates)).size)
 
 
 def _rate_of(content: Any) -> Rate | None:
@@ -130,9 +147,11 @@ def stage_key(stage: Stage, once: Once | None = None) -> str:
     return digest(["stage", questions, passes, model, machine(stage.pool)])
 
 
-def preparation_keys(preparation: Preparation, pool: PoolSpec) -> tuple[str, str]:
+def preparation_keys(
+    preparation: Preparation, pool: PoolSpec, once: Once | None = None
+) -> tuple[str, str]:
     """What the rates of writing, per item, and of training, per step, are filed under."""
-    of = [architecture(preparation.recipe.target), machine(pool)]
+    of = [architecture(preparation.recipe.target, once), machine(pool)]
     write, train = preparation.recipe.rate_parts()
     return digest([*write, *of]), digest([*train, *of])
 

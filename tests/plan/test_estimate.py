@@ -116,6 +116,20 @@ def two_targets(planned, tiny_gpt2, tmp_path):
     return inputs, store, plans
 
 
+def test_a_rate_is_written_once_for_all_targets_that_it_is_of(two_targets, monkeypatch):
+    inputs, store, plans = two_targets
+    written, write = [], store.folder.write
+    monkeypatch.setattr(
+        store.folder, "write", lambda name, c: written.append(name) or write(name, c)
+    )
+    work = {**WORK, "target:two": Line(6, 9.0)}
+    Rates(store).keep_run(inputs, plans, work, store)
+    assert len(written) == len(set(written)) == 2  # the reference was asked too little
+    found = {s.name: s.seconds for s in estimate(inputs, plans, store).stages}
+    assert found["target:one"] == found["target:two"] == pytest.approx(18 * 18.0 / 24)
+    assert found["reference:base"] == pytest.approx(1.5)
+
+
 def test_what_targets_share_takes_its_time_though_the_first_of_them_asks_it_all(two_targets):
     inputs, store, plans = two_targets
     found = estimate(inputs, plans, store)
