@@ -43,6 +43,7 @@ from raymia.models.watch import Unchanged
 from raymia.plan.stages import number_in_block
 from raymia.questions.base import RECORD, Item, Question
 from raymia.questions.put import put
+from raymia.storage.files import Origin
 from raymia.util.errors import RaymiaError, first_line
 from raymia.util.once import Once
 
@@ -97,7 +98,7 @@ class PoolConfig:
     tasks: tuple[Task, ...]
     store_url: str
     passes_on: tuple[str, ...]
-    origins: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
 
 class Worker:

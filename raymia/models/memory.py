@@ -78,6 +78,12 @@ def _weights_in(folder: Path, dtype: str, quantization: str) -> float:
     return total
 
 
+def own_weights(folders: Iterable[Path]) -> list[Path]:
+    """The files of weights in folders, without those of their subfolders, as of a training's
+    checkpoints."""
+    return [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
+
+
 def bytes_of_maps(images: int, width: int, height: int, breadth: int, dtype: str) -> int:
     """Bytes of the feature maps of a convolutional network, whose widest are its first stage's.
 

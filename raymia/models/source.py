@@ -6,10 +6,12 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
-from raymia.storage.files import ORIGINS, download_folder
+from raymia.storage.files import ORIGINS, Origin, Part, download_folder
 from raymia.storage.refusals import refusals
 from raymia.storage.remote import filesystem
 from raymia.storage.safetensors import TensorHeader, read_header
@@ -23,6 +25,9 @@ from raymia.util.strict_json import parse_json
 ALLOWED_FILES = [
     "*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "tokenizer*", "*.tiktoken", "*.py",
 ]  # fmt: skip
+SMALL_BYTES = 16 * 2**20
+"""A file up to here is downloaded whatever it is called, unless it is a pickle: code that came with
+a model may read it."""
 HASHED_BESIDE = 2**20
 """Bytes of a file from which it is worth a thread to hash it beside others."""
 
@@ -46,6 +51,38 @@ WEIGHTS = "model.safetensors"
 """What transformers calls a model's weights; an index of shards is named after it."""
 COPIES = re.compile(r"consolidated.*\.safetensors|model\.\w+(-\d+-of-\d+)?\.safetensors")
 """Names of the same weights in another layout or precision, as they are published beside them."""
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What is read of a model's folder, and so is downloaded. Of pickles and of other GGUF files
+    there is an empty file, since the names say what is wrong with a folder; and of all that is left
+    out, the subfolder that it lies in.
+
+    Attributes
+    ----------
+    weights : in safetensors, of the whole folder, of it without its subfolders, or none.
+    gguf_file : its name, where the weights are one.
+    """
+
+    weights: Literal["all", "own", "none"] = "all"
+    gguf_file: str | None = None
+
+    def __call__(self, name: str, size: int | None) -> Part:
+        """See :data:`raymia.storage.files.Choice`."""
+        file = PurePosixPath(name)
+        is_own = len(file.parts) == 1
+        is_named = self.gguf_file is not None and file == PurePosixPath(self.gguf_file)
+        if file.suffix == ".safetensors":
+            reads = self.weights == "all" or (self.weights == "own" and is_own)
+            return "whole" if reads else "nothing"
+        if is_named or file.suffix == ".gguf":
+            return "whole" if is_named else "name"
+        known = any(fnmatch(file.name, pattern) for pattern in (*ALLOWED_FILES, "vocab*"))
+        if not known and any(fnmatch(file.name, pattern) for pattern in PICKLES):
+            return "name"
+        is_read = known and (is_own or self.weights == "all")
+        return "whole" if is_read or size is None or size <= SMALL_BYTES else "nothing"
 
 
 def content_hashes(
@@ -111,14 +148,23 @@ def _content_hash(path: Path, ignored: frozenset[str] | None) -> str:
     return digest({key: value for key, value in config.items() if key not in ignored})
 
 
-def locate(name: str, revision: str | None, where: str) -> Path:
-    """Return the local folder of a checkpoint: a path, an fsspec URL, or a hub name."""
+ALL = Reads()
+
+
+def locate(name: str, revision: str | None, reads: Reads = ALL, *, where: str) -> Path:
+    """Return the local folder of a checkpoint: a path, an fsspec URL, or a hub name.
+
+    Parameters
+    ----------
+    reads : what is downloaded of a URL.
+    where : the key of the audit file that names it.
+    """
     with refusals(name, "folder", where):
         if "://" in name:
             fs, path = filesystem(name)
             if not fs.exists(path):
                 raise InputError(f"{where}: no such folder: {name}")
-            return download_folder(fs, path)
+            return download_folder(fs, path, reads)
         folder = Path(name).expanduser()
         if folder.is_dir():
             return folder.resolve()
@@ -143,11 +189,11 @@ def _from_hub(name: str, revision: str | None, where: str) -> Path:
             f"({type(error).__name__}); give the path of a local folder, or check the name, the "
             "network and HF_TOKEN"
         ) from None
-    ORIGINS[str(path)] = f"{HUB}{name}@{path.name}"  # a snapshot is named by its commit
+    ORIGINS[str(path)] = Origin(f"{HUB}{name}@{path.name}")  # a snapshot is named by its commit
     return path
 
 
-def origins_of(checkpoints: Iterable[Any]) -> dict[str, str]:
+def origins_of(checkpoints: Iterable[Any]) -> dict[str, Origin]:
     """Where the folders of checkpoints came from, as far as they were downloaded, by folder."""
     paths = [
         path
@@ -158,16 +204,16 @@ def origins_of(checkpoints: Iterable[Any]) -> dict[str, str]:
     return {place: ORIGINS[place] for place in places if place in ORIGINS}
 
 
-def bring(origins: Mapping[str, str]) -> None:
+def bring(origins: Mapping[str, Origin]) -> None:
     """Download the folders that the driver has downloaded, where this machine lacks them."""
     for path, origin in origins.items():
         if Path(path).exists():
             continue
-        if origin.startswith(HUB):
-            name, _, revision = origin.removeprefix(HUB).rpartition("@")
+        if origin.url.startswith(HUB):
+            name, _, revision = origin.url.removeprefix(HUB).rpartition("@")
             _from_hub(name, revision, name)
         else:
-            download_folder(*filesystem(origin))
+            download_folder(*filesystem(origin.url), origin.choice)
 
 
 def read_json(path: Path, where: str = "") -> dict[str, Any]:

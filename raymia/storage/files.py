@@ -7,12 +7,12 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from filelock import FileLock
 from fsspec.implementations.local import LocalFileSystem
@@ -31,6 +31,20 @@ READ_BYTES = 2**20
 """What is asked of another machine at a time."""
 DOWNLOADS = 3
 """How often a file that came in part is asked for."""
+
+
+Part = Literal["whole", "name", "nothing"]
+"""What of a file is downloaded: an empty file stands for one of which the name is."""
+Choice = Callable[[str, int | None], Part]
+"""Says so of a file by its name below a folder, and its size where that is known."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a local folder was downloaded from, and what of it; None where that is all."""
+
+    url: str
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True)
@@ -331,8 +345,8 @@ def open_anywhere(fs: Any, path: str) -> IO[bytes]:
     return Path(path).open("rb")
 
 
-def download_folder(fs: Any, path: str) -> Path:
-    """Download a remote folder once per machine and state of its files.
+def download_folder(fs: Any, path: str, choice: Choice | None = None) -> Path:
+    """Download a remote folder, or a choice of its files, once per machine and their state.
 
     Processes of a machine that want the same folder at the same time wait for the first of them.
     What a killed one leaves behind is never taken for the folder.
@@ -341,28 +355,52 @@ def download_folder(fs: Any, path: str) -> Path:
     ------
     InputError
         If the server lists a file that is not within the folder, or two under one name.
+    StorageError
+        If there is no room for it.
     """
     listing = [str(name) for name in fs.find(path) if not str(name).endswith("/")]
     within = names_within(listing, path)
-    state = {name: [str(fs.ukey(name)), *_versions(fs.info(name))] for name in listing}
-    target = cache_folder() / digest([path, state])
+    infos = {name: fs.info(name) for name in listing}
+    parts: dict[str, Part] = {
+        name: "whole" if choice is None else choice(within[name], infos[name].get("size"))
+        for name in listing
+    }
+    whole = [name for name in listing if parts[name] == "whole"]
+    others = sorted((within[name], parts[name]) for name in listing if parts[name] != "whole")
+    state = {name: [str(fs.ukey(name)), *_versions(infos[name])] for name in whole}
+    target = cache_folder() / digest([path, state, others] if others else [path, state])
     target.parent.mkdir(parents=True, exist_ok=True)
-    ORIGINS[str(target)] = str(fs.unstrip_protocol(path))
+    url = str(fs.unstrip_protocol(path))
+    ORIGINS[str(target)] = Origin(url, choice)
     if target.exists():
         return target
     with FileLock(f"{target}.lock"):
         if not target.exists():
+            _check_room(url, target.parent, sum(infos[name].get("size") or 0 for name in whole))
             staged = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=target.parent))
             try:
                 for name in listing:
                     file = staged / within[name]
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    _download(fs, name, file)
+                    if parts[name] == "whole":
+                        _download(fs, name, file)
+                    elif parts[name] == "name":
+                        file.touch()
                 _rename_or_drop(staged, target)
             except BaseException:
                 shutil.rmtree(staged, ignore_errors=True)
                 raise
     return target
+
+
+def _check_room(url: str, folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise StorageError(
+            f"{url}: {size / 2**30:.1f} GiB of it are to be downloaded to {folder}, where "
+            f"{free / 2**30:.1f} GiB are free; make room there, or set RAYMIA_CACHE to a folder on "
+            "a larger disk, on every machine"
+        )
 
 
 def names_within(names: Sequence[str], folder: str) -> dict[str, str]:
@@ -416,7 +454,7 @@ def _download(fs: Any, name: str, file: Path) -> None:
     )
 
 
-ORIGINS: dict[str, str] = {}
+ORIGINS: dict[str, Origin] = {}
 """Where each local folder came from that this process downloaded, or found downloaded."""
 
 

@@ -105,7 +105,7 @@ def test_a_config_that_is_none_is_refused(folder, content):
 )
 def test_a_path_that_cannot_be_is_refused(path, says, name):
     with pytest.raises(InputError) as caught:
-        locate(path, None, f"targets[0].{name}")
+        locate(path, None, where=f"targets[0].{name}")
     assert str(caught.value).startswith(f"targets[0].{name}: ")
     assert says in str(caught.value).lower()
 
@@ -113,7 +113,7 @@ def test_a_path_that_cannot_be_is_refused(path, says, name):
 def test_links_to_nothing_are_named(tmp_path):
     (tmp_path / "gone").symlink_to("nowhere")
     with pytest.raises(InputError, match="a link to what is not there: nowhere"):
-        locate(str(tmp_path / "gone"), None, WHERE)
+        locate(str(tmp_path / "gone"), None, where=WHERE)
 
 
 def test_a_hub_that_cannot_be_reached_is_said_to_be_so(monkeypatch):
@@ -129,7 +129,7 @@ def test_a_hub_that_cannot_be_reached_is_said_to_be_so(monkeypatch):
     monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(HfFileSystem, "exists", no_network)
     with pytest.raises(remote.StorageError, match=r"failed 5 times .*ConnectError: no network"):
-        source.locate("hf://someone/model", None, WHERE)
+        source.locate("hf://someone/model", None, where=WHERE)
     assert len(tries) == remote.TRIES
 
 

@@ -11,11 +11,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from raymia.inputs.checkpoints import _folders
-from raymia.models.source import bring, locate, origins_of
+from raymia.models.source import ALL, bring, locate, origins_of
 from raymia.records.image_files import find_images
 from raymia.records.tables import column_names, read_rows
 from raymia.spec import ImageRecordsSpec
-from raymia.storage.files import ORIGINS, Folder
+from raymia.storage.files import ORIGINS, Folder, Origin
 from raymia.storage.remote import Remote, StorageError, filesystem
 from raymia.storage.shards import files_of, is_one_file
 from raymia.util.errors import InputError
@@ -87,17 +87,17 @@ def test_files_that_are_found_on_a_host_can_be_read(path, names):
 def test_checkpoints_that_are_found_on_a_host_can_be_opened():
     found = _folders(f"{HOST}/run/*", "targets")
     assert found == [f"{HOST}/run/checkpoint-{n}" for n in (9, 10)]
-    assert (locate(found[0], None, "model") / "config.json").read_text() == "{}"
+    assert (locate(found[0], None, where="model") / "config.json").read_text() == "{}"
 
 
 def test_a_worker_downloads_from_the_host_that_the_driver_had_it_from(monkeypatch, tmp_path):
     monkeypatch.setenv("RAYMIA_CACHE", str(tmp_path))
 
     class Checkpoint:
-        path = str(locate(f"{HOST}/run/checkpoint-9", None, "model"))
+        path = str(locate(f"{HOST}/run/checkpoint-9", None, where="model"))
 
     origins = origins_of([Checkpoint])
-    assert origins == {Checkpoint.path: f"{HOST}/run/checkpoint-9"}
+    assert origins == {Checkpoint.path: Origin(f"{HOST}/run/checkpoint-9", ALL)}
     shutil.rmtree(Checkpoint.path)
     ORIGINS.clear()
     bring(origins)

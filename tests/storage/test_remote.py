@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import pickle
 import shutil
 import threading
 import time
@@ -164,16 +164,16 @@ def test_workers_of_a_machine_download_once(store, monkeypatch):
 
 def test_a_worker_downloads_what_only_its_driver_has(store):
     class Checkpoint:
-        path = str(locate_model(f"{store.url}/m", None, "model"))
+        path = str(locate_model(f"{store.url}/m", None, where="model"))
         adapter = None
 
     origins = origins_of([Checkpoint, None])
     assert list(origins) == [Checkpoint.path]
     shutil.rmtree(Checkpoint.path)  # the worker's machine has its own disk
     ORIGINS.clear()
-    bring(json.loads(json.dumps(origins)))
+    bring(pickle.loads(pickle.dumps(origins)))
     assert {p.name for p in cache_folder().rglob("*") if p.is_file()} >= {"weights", "config"}
-    assert locate_model(Checkpoint.path, None, "model").is_dir()
+    assert locate_model(Checkpoint.path, None, where="model").is_dir()
 
 
 def test_a_file_is_opened_whole_or_not_at_all(store, monkeypatch):

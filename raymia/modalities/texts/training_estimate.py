@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from raymia.models.memory import bytes_of_tokens, bytes_of_weights, transformer_width
+from raymia.models.memory import bytes_of_tokens, bytes_of_weights, own_weights, transformer_width
 from raymia.models.source import read_json
 from raymia.plan.training import ADAM, PASSES, TrainingEstimate, priced, speed
 from raymia.prepare.train_target import TargetTraining
@@ -48,7 +48,7 @@ def _memory(plan: TargetTraining, trained: int, tokens: int) -> int:
     """Weights, what the optimizer keeps, and the activations and logits of one batch."""
     folder = Path(plan.base.path)
     quantization = "nf4" if plan.method.quantized else "none"
-    weights = bytes_of_weights([folder], "float32", quantization, Once())
+    weights = bytes_of_weights(own_weights([folder]), "float32", quantization, Once())
     config = read_json(folder / "config.json")
     layers = int(next((config[name] for name in LAYERS if name in config), 1))
     rows = plan.trainer.per_device_train_batch_size // plan.workers

@@ -11,6 +11,7 @@ from raymia.models.memory import (
     Memory,
     bytes_of_tokens,
     bytes_of_weights,
+    own_weights,
     transformer_layers,
     transformer_width,
 )
@@ -33,7 +34,9 @@ def memory(checkpoint: CausalCheckpoint, tokens: int, once: Once) -> Memory:
     else:  # transformers unpacks it as it is loaded
         file, folders = folders[0] / checkpoint.gguf_file, folders[1:]
         width, numbers = once(_in_gguf, file)
-    weights = bytes_of_weights(folders, checkpoint.dtype, checkpoint.quantization, once)
+    weights = bytes_of_weights(
+        own_weights(folders), checkpoint.dtype, checkpoint.quantization, once
+    )
     weights += round(numbers * BYTES[checkpoint.dtype])
     working = bytes_of_tokens(tokens, width, checkpoint.dtype)
     layers = once(transformer_layers, Path(checkpoint.path)) if not numbers else 0

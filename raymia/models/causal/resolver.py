@@ -31,6 +31,7 @@ from raymia.models.fit import Described, is_quantizable
 from raymia.models.saved_quantization import refuse_twice
 from raymia.models.source import (
     ADAPTER_CONFIG,
+    Reads,
     config_hash,
     file_hash,
     locate,
@@ -249,7 +250,8 @@ def resolve_causal_lm(
         files alone, damaged, or other than its config describes.
     """
     once = once or Once()
-    path = once(locate, spec.model, spec.revision, where=where)
+    reads = Reads("own" if spec.gguf_file is None else "none", spec.gguf_file)
+    path = once(locate, spec.model, spec.revision, reads, where=where)
     facts = once(_facts, path, spec.gguf_file, spec.trust_remote_code, once, where=where)
     refuse_twice(facts.saved_as, spec.quantization, path, where)
     if spec.gguf_file is not None and spec.quantization != "none":
@@ -269,7 +271,7 @@ def resolve_causal_lm(
                 f"{key}: a language model has one adapter, and {len(spec.adapter)} are listed; "
                 "merge them with PEFT (add_weighted_adapter), and name the merged one"
             )
-        adapter = once(locate, spec.adapter, None, where=key)
+        adapter = once(locate, spec.adapter, None, Reads("own"), where=key)
         virtual_tokens = once(_virtual_tokens, adapter, once, where=key)
         once(require, "peft", "adapters", where=key)
         rows = _fitting(adapter, path, spec.gguf_file, spec.trust_remote_code, once, where=key)

@@ -18,7 +18,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from raymia.models.source import ADAPTER_CONFIG, PICKLES, locate, names_in, read_json
+from raymia.models.source import ADAPTER_CONFIG, PICKLES, Reads, locate, names_in, read_json
 from raymia.storage.safetensors import read_header
 from raymia.util.errors import InputError
 from raymia.util.listing import FEW, listed
@@ -103,7 +103,7 @@ def locate_adapter(name: str, where: str) -> Path:
             f"{where}: {name} is a pickle, and raymia unpickles no file it was given; save its "
             "tensors as safetensors where you trust it"
         )
-    folder = locate(name, None, where)
+    folder = locate(name, None, Reads("own"), where=where)
     for known in (BY_DIFFUSERS, BY_PEFT):
         if (folder / known).is_file():
             return folder / known

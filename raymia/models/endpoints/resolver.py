@@ -22,7 +22,7 @@ from raymia.models.endpoints.completions import (
     wrong,
 )
 from raymia.models.endpoints.loader import EndpointLoader
-from raymia.models.source import locate
+from raymia.models.source import Reads, locate
 from raymia.models.tokenizers import TokenizerSource
 from raymia.spec import EndpointTarget, PoolSpec
 from raymia.util.errors import InputError, RaymiaError
@@ -189,7 +189,8 @@ def resolve_endpoint(spec: EndpointTarget, where: str) -> Endpoint:
     )
     if spec.tokenizer is not None:
         once = Once()
-        folder = locate(spec.tokenizer, None, where=f"{where.removesuffix('.endpoint')}.tokenizer")
+        key = f"{where.removesuffix('.endpoint')}.tokenizer"
+        folder = locate(spec.tokenizer, None, Reads("none"), where=key)
         content = tokenizer_hash(folder, None, once)
         endpoint = replace(endpoint, tokenizer=str(folder), tokenizer_hash=content)
     try:

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raymia.models.causal.tiles import DEVICE_BYTES
-from raymia.models.memory import Memory, bytes_of_tokens, bytes_of_weights, transformer_width
+from raymia.models.memory import (
+    Memory,
+    bytes_of_tokens,
+    bytes_of_weights,
+    own_weights,
+    transformer_width,
+)
 from raymia.util.once import Once
 
 if TYPE_CHECKING:
@@ -20,7 +26,9 @@ def memory(checkpoint: Paraphraser, tokens: int, once: Once) -> Memory:
     ----------
     tokens : per forward pass.
     """
-    weights = bytes_of_weights(checkpoint.folders, checkpoint.dtype, checkpoint.quantization, once)
+    weights = bytes_of_weights(
+        own_weights(checkpoint.folders), checkpoint.dtype, checkpoint.quantization, once
+    )
     width = once(transformer_width, Path(checkpoint.path))
     working = bytes_of_tokens(tokens, width, checkpoint.dtype)
     return Memory(weights, working + DEVICE_BYTES)

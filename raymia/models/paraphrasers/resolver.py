@@ -12,7 +12,7 @@ from raymia.models.checkpoint import Capabilities, FileCheckpoint
 from raymia.models.fit import check_fit, described
 from raymia.models.paraphrasers.loader import InfillerLoader, MaskFillerLoader
 from raymia.models.saved_quantization import saved_quantization
-from raymia.models.source import locate
+from raymia.models.source import Reads, locate
 from raymia.models.text_source import check_parts, files_of, read_config, text_fingerprint
 from raymia.spec import InfillNeighbors, MaskFillNeighbors, ModelSpec, PoolSpec
 from raymia.util.errors import InputError
@@ -101,7 +101,7 @@ def resolve_paraphraser(
         return InfillerCheckpoint(
             lm.path, lm.quantization, lm.dtype, lm, fingerprint=lm.fingerprint
         )
-    path = once(locate, spec.model, spec.revision, where=where)
+    path = once(locate, spec.model, spec.revision, Reads("own"), where=where)
     config = read_config(path, where)
     if not config.get("is_encoder_decoder"):
         raise InputError(
