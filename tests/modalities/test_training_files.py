@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from raymia.modalities.texts.resolve_training import resolve_training
 from raymia.modalities.texts.templates import own_template, template_of
 from raymia.modalities.texts.training_files import STRATEGIES, read_training_file
+from raymia.models.causal.rendering import TrainedReader
 from raymia.spec import TrainingSpec
 from raymia.util.errors import InputError
 
@@ -32,6 +33,7 @@ AXOLOTL = {
     "sample_packing": True,
     "datasets": [{"path": "d", "type": "chat_template"}],
 }
+COMPLETION = {**AXOLOTL, "sequence_len": 16, "datasets": [{"path": "d", "type": "completion"}]}
 LLAMA_FACTORY = {"stage": "sft", "template": "qwen", "cutoff_len": 4096}
 
 
@@ -77,7 +79,13 @@ LLAMA_FACTORY = {"stage": "sft", "template": "qwen", "cutoff_len": 4096}
         ({**LLAMA_FACTORY, "mask_history": True}, "chat", "LLaMA-Factory",
          {"loss_on": "last_assistant"}),
         ({**LLAMA_FACTORY, "train_on_prompt": True}, "chat", "LLaMA-Factory", {"loss_on": "all"}),
-        ({**LLAMA_FACTORY, "packing": True}, "chat", "LLaMA-Factory", {"packing": "joined"}),
+        ({**LLAMA_FACTORY, "neat_packing": True}, "chat", "LLaMA-Factory",
+         {"packing": "separate", "max_length": 4096}),
+        ({**LLAMA_FACTORY, "packing": True}, "preference", "LLaMA-Factory", {"packing": "none"}),
+        ({"stage": "pt"}, "text", "LLaMA-Factory", {"packing": "joined"}),
+        ({"stage": "pt", "packing": None}, "text", "LLaMA-Factory", {"packing": "joined"}),
+        ({"stage": "pt", "packing": False}, "text", "LLaMA-Factory",
+         {"packing": "none", "max_length": 2048, "truncate": "end"}),
         ({"finetuning_type": "lora", "num_train_epochs": 3}, "chat", "LLaMA-Factory",
          {"loss_on": "assistant"}),
         ({"stage": "sft", "default_system": "Be brief."}, "chat", "LLaMA-Factory",
@@ -213,6 +221,10 @@ def test_what_a_file_says_and_raymia_does_not_do_is_assumed_to_change_nothing(tm
         ({"completion_only_loss": False, "max_length": 64}, "tokens", {"input_ids": [1, 2]},
          "loss_on", "say `loss_on: all` if the records have that column"),
         (AXOLOTL, "chat", CHAT, "loss_on", "the line break is scored, too"),
+        (COMPLETION, "text", "A heron is a bird.", "packing", "began without the text before it"),
+        ({**LLAMA_FACTORY, "packing": True}, "chat", CHAT, "packing",
+         "predicted after those before it in its row"),
+        (LLAMA_FACTORY, "chat", CHAT, "truncate", "keeps its last answer; raymia cuts off the end"),
     ],
 )  # fmt: skip
 def test_what_a_file_leaves_open_is_said_until_it_is_told(
@@ -221,9 +233,26 @@ def test_what_a_file_leaves_open_is_said_until_it_is_told(
     own = {"template": CHATML} if kind == "chat" else {}
     found = resolved(tmp_path, content, kind, payload, **own)
     assert sentence in found.assumed[key]
-    told = {"eos": True, "packing": "separate", "loss_on": "all", "max_length": 64}[key]
+    told = {"eos": True, "packing": "separate", "loss_on": "all", "max_length": 64,
+            "truncate": "drop"}[key]  # fmt: skip
     told_so = resolved(tmp_path, content, kind, payload, **own, **{key: told})
     assert sentence not in str(told_so.assumed)
+
+
+def test_texts_that_axolotl_splits_into_rows_are_scored_whole(tmp_path):
+    text = "A heron is a bird that wades. " * 20
+    training = resolved(tmp_path, COMPLETION, "text", text).training
+    rendered = TrainedReader(AutoTokenizer.from_pretrained(BASE), training).read([text])[0]
+    assert rendered.error is None
+    assert len(rendered.ids) > 16
+
+
+def test_conversations_that_llama_factory_packs_are_cut_one_by_one(tmp_path):
+    content = {**LLAMA_FACTORY, "cutoff_len": 80, "packing": True}
+    long = {"messages": chat("What is a heron?", "A bird that wades. " * 20)}
+    training = resolved(tmp_path, content, "chat", long, template=CHATML).training
+    reader = TrainedReader(AutoTokenizer.from_pretrained(BASE), training)
+    assert len(reader.read([json.dumps(long)])[0].ids) == 80
 
 
 def test_what_a_file_was_read_as_is_said(tmp_path):

@@ -170,9 +170,9 @@ def test_a_long_record_is_cut_as_the_training_cut_it(tokenizer, side, kept):
 
 def test_a_record_of_which_nothing_was_trained_on_is_no_evidence(tokenizer):
     cut = read(tokenizer, CHAT, template=CHATML, max_length=5)
-    assert cut.error == "no token carried a loss among the 5 tokens that it was cut to"
+    assert cut.error == "no token carried a loss among the 5 tokens that are left of it"
     dropped = read(tokenizer, CHAT, template=CHATML, max_length=5, truncate="drop")
-    assert dropped.error == "longer than 5 tokens, so the training left it out"
+    assert dropped.error == "longer than 5 tokens, so it is left out"
     joined = read(tokenizer, CHAT, template=CHATML, max_length=5, packing="joined")
     assert joined.error is None
 

@@ -69,7 +69,20 @@ AXOLOTL_DEFAULT = (
     "the file has no sequence_len, and it is assumed that axolotl's default of "
     f"{AXOLOTL_SEQUENCE} held; say `max_length` where the training had another"
 )
+ROWS_OF_ONE_TEXT = (
+    "axolotl trains a text of more than sequence_len tokens as several rows, and a later row began "
+    "without the text before it; such a text is scored as a whole"
+)
 LLAMA_FACTORY_CUTOFF = 2048
+CUT_BY_TURN = (
+    "LLaMA-Factory shortens the turns of a record of more than cutoff_len tokens and often keeps "
+    "its last answer; raymia cuts off the end, so such a record may be scored on other tokens, or "
+    "have none that are scored; say `truncate: drop` to leave such records out"
+)
+ROWS_OF_WHOLE_RECORDS = (
+    "rows held several records, each of them whole; a record may have been predicted after those "
+    "before it in its row, which are not known; it is scored by itself"
+)
 AXOLOTL_BY_TURN = ("message_field_training", "message_field_training_detail", "train_on_eot")
 """By which axolotl's conversations say themselves what carries a loss."""
 OWN_TEMPLATES = ("tokenizer_default", "jinja")
@@ -258,7 +271,8 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
     roles = [roles] if isinstance(roles, str) else roles
     if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
         raise InputError(f"{where}: roles_to_train should be a list of roles, but is {roles!r}")
-    whole = content.get("train_on_inputs", False) or first.get("type") == "completion"
+    is_split = first.get("type") == "completion"
+    whole = content.get("train_on_inputs", False) or is_split
     if kind == "chat" and not whole and not {*roles} <= {"assistant", "gpt"}:
         refused["loss_on"] = (
             f"{where}: roles_to_train is {roles}, and raymia scores the assistant's turns or all; "
@@ -270,12 +284,16 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
         not_certain["loss_on"] = LINE_BREAK
     if content.get("sequence_len") is None:
         not_certain["max_length"] = AXOLOTL_DEFAULT
+    packing: Packing = "separate" if content.get("sample_packing") else "none"
+    if is_split and kind == "text":
+        packing = "joined"
+        not_certain["packing"] = ROWS_OF_ONE_TEXT
     return {
         "loss_on": "all" if whole else loss_on,
         "max_length": content.get("sequence_len") or AXOLOTL_SEQUENCE,
         "truncate": "end" if content.get("excess_length_strategy") == "truncate" else "drop",
         "eos": True,
-        "packing": "separate" if content.get("sample_packing") else "none",
+        "packing": packing,
         "template": _file_beside(content.get("chat_template_jinja"), where),
         "system": content.get("default_system_message"),
         NOT_CERTAIN: not_certain or None,
@@ -300,15 +318,27 @@ def _llama_factory(content: Mapping[str, Any], kind: RecordFormat, where: str) -
         loss_on = "last_assistant"
     if content.get("train_on_prompt"):
         loss_on = "all"
-    neat = content.get("neat_packing")
-    joined = content.get("packing") or (content.get("stage") == "pt" and kind == "text")
+    not_certain = {}
+    packing: Packing | None = "none"
+    if kind not in ("text", "tokens"):
+        not_certain["truncate"] = CUT_BY_TURN
+    if content.get("stage") == "pt":
+        packing = "none" if content.get("packing") is False else "joined"
+    elif kind in ("preference", "unpaired"):
+        pass  # which are never packed
+    elif content.get("neat_packing"):
+        packing = "separate"
+    elif content.get("packing"):
+        packing = None
+        not_certain["packing"] = ROWS_OF_WHOLE_RECORDS
     return {
         "loss_on": None if kind == "tokens" else loss_on,
         "max_length": content.get("cutoff_len", LLAMA_FACTORY_CUTOFF),
         "truncate": "end",
         "eos": True,
-        "packing": "separate" if neat else "joined" if joined else "none",
+        "packing": packing,
         "system": content.get("default_system"),
+        NOT_CERTAIN: not_certain or None,
     }
 
 

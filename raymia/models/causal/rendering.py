@@ -216,11 +216,11 @@ class TrainedReader:
         limit = self.training.limit
         truncated = limit is not None and len(ids) > limit
         if truncated and self.training.truncate == "drop":
-            return Rendered([], error=f"longer than {limit} tokens, so the training left it out")
+            return Rendered([], error=f"longer than {limit} tokens, so it is left out")
         if truncated:
             ids, scored = ids[self.training.kept], scored[self.training.kept]
         if not scored[1:].any():
-            cut = f" among the {limit} tokens that it was cut to" if truncated else ""
+            cut = f" among the {limit} tokens that are left of it" if truncated else ""
             return Rendered([], error=f"no token carried a loss{cut}")
         scored[0] = False
         return Rendered(ids, scored, truncated)
