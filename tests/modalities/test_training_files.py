@@ -352,7 +352,7 @@ def test_an_adapters_template_is_its_own_however_it_was_saved(tmp_path, name, co
 def test_records_with_tools_are_written_by_the_template_for_tools_where_there_is_one(tmp_path):
     both = {
         "default": f"{CHATML}\n",
-        "tool_use": f"\n{{{{ tools[0].name }}}} has tools. {CHATML}\n",
+        "tool_use": f"\n{{{{ tools | map(attribute='name') | join }}}} has tools. {CHATML}\n",
     }
     in_settings, in_files = tmp_path / "settings", tmp_path / "files"
     (in_files / "additional_chat_templates").mkdir(parents=True)
@@ -364,16 +364,44 @@ def test_records_with_tools_are_written_by_the_template_for_tools_where_there_is
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     for folder in (in_settings, in_files):
         own = own_template(checkpoint(BASE, adapter=str(folder)))
-        for tools in (None, [{"name": "a compass"}]):
+        for tools in (None, [], [{"name": "a compass"}]):
             tokenizer.chat_template = both
             by_transformers = tokenizer.apply_chat_template(
                 CHAT["messages"], tools=tools, tokenize=False
             )
             tokenizer.chat_template = own
-            assert by_transformers.startswith("\na compass") == (tools is not None)
+            assert by_transformers.startswith("\na compass") == bool(tools)
+            assert by_transformers.startswith("\n") == (tools is not None)
             assert by_transformers == tokenizer.apply_chat_template(
                 CHAT["messages"], tools=tools, tokenize=False
             )
+
+
+TELLS_TOOLS = "{% if tools is not none %}Tools: {{ tools | length }}. {% endif %}" + CHATML
+
+
+@pytest.mark.parametrize(
+    ("content", "is_told"),
+    [({**TRL, "assistant_only_loss": False}, True), (AXOLOTL, False), (LLAMA_FACTORY, False)],
+)
+def test_a_template_is_told_of_no_tools_where_its_training_told_it(tmp_path, content, is_told):
+    record = {**CHAT, "tools": []}
+    own = {"template": TELLS_TOOLS, "loss_on": "all"}
+    training = resolved(tmp_path, content, "chat", record, **own).training
+    reader = TrainedReader(AutoTokenizer.from_pretrained(BASE), training)
+    payload = json.dumps(record)
+    assert reader.read([payload])[0].error is None
+    assert reader.turns(payload)[0].startswith("Tools: 0. ") == is_told
+
+
+def test_only_a_training_that_left_out_empty_tools_has_another_key(tmp_path):
+    def key(content):
+        own = {"template": CHATML, "loss_on": "all", "max_length": 64, "truncate": "end"}
+        return resolved(tmp_path, content, "chat", CHAT, **own).training.key_parts()
+
+    without = dict(key(AXOLOTL))
+    assert without.pop("leaves_out_empty_tools")
+    assert key({**TRL, "assistant_only_loss": False}) == without
 
 
 def test_an_adapters_template_that_is_no_text_is_refused_with_its_file(tmp_path):

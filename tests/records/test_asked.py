@@ -113,3 +113,7 @@ def test_a_prompt_that_asks_what_a_member_was_asked_is_set_aside_and_named(tmp_p
     assert reasons["4"] == "a prompt that is also a record"
     ids = [one.record_id for one in inputs.records.set_aside]
     assert content_id(canonical("chat", rows[0])[0]) in ids
+
+
+def test_a_prompt_that_says_it_has_no_tools_asks_the_same():
+    assert is_found("chat", talk(ASKED, ANSWER), talk(ASKED, tools=[]))

@@ -12,6 +12,7 @@ from typing import Any
 from raymia.modalities.texts.templates import dated, refuse_unknown_arguments, template_of
 from raymia.modalities.texts.training_files import (
     EOS_TOKEN,
+    NO_EMPTY_TOOLS,
     NOT_CERTAIN,
     PROMPT_LIMIT,
     read_training_file,
@@ -184,6 +185,7 @@ def _put_together(
         system=said.get("system"),
         packing=said.get("packing") or "none",
         side=side,
+        leaves_out_empty_tools=conversations and bool(said.get(NO_EMPTY_TOOLS)),
     )
     if training.packing == "joined":
         assumed["packing"] = (

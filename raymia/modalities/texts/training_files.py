@@ -20,6 +20,8 @@ EOS_TOKEN = "eos_token"
 """The token that was put after texts, where a training chose it."""
 PROMPT_LIMIT = "max_prompt_length"
 """Tokens that prompts were cut to by themselves."""
+NO_EMPTY_TOOLS = "leaves_out_empty_tools"
+"""Whether templates were told nothing of an empty list of tools."""
 NOT_CERTAIN = "not_certain"
 """What a file leaves open, or no key can say, as sentences by the key that may say it."""
 REFUSED = "refused"
@@ -296,6 +298,7 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
         "packing": packing,
         "template": _file_beside(content.get("chat_template_jinja"), where),
         "system": content.get("default_system_message"),
+        NO_EMPTY_TOOLS: True,
         NOT_CERTAIN: not_certain or None,
         REFUSED: refused,
     }
@@ -338,6 +341,7 @@ def _llama_factory(content: Mapping[str, Any], kind: RecordFormat, where: str) -
         "eos": True,
         "packing": packing,
         "system": content.get("default_system"),
+        NO_EMPTY_TOOLS: True,
         NOT_CERTAIN: not_certain or None,
     }
 

@@ -35,6 +35,7 @@ from raymia.records.conversations import (
     carried_a_loss,
     content_of,
     given_to_template,
+    without_empty_tools,
 )
 from raymia.util.reasons import CAME
 
@@ -96,7 +97,7 @@ class TrainedReader:
     def _before_last(self, payload: str, ids: Sequence[int]) -> int:
         """Tokens of a record before its last message, or before its completion; 0 where the
         template does not write these alone."""
-        content = content_of(payload)
+        content = self.content_of(payload)
         if self.training.format == "chat":
             prompt, last = content["messages"][:-1], content["messages"][-1:]
         else:
@@ -162,6 +163,11 @@ class TrainedReader:
             raise RenderingError(NO_WORDS)
         return changed_parts(payload, self.training, change)
 
+    def content_of(self, payload: str) -> dict[str, Any]:
+        """A record's content, as the training gave it to its template."""
+        content = content_of(payload)
+        return without_empty_tools(content) if self.training.leaves_out_empty_tools else content
+
     def prompt_ids(self, prompt: Part, given: Given) -> list[int]:
         """The tokens of a prompt that is to be answered."""
         if isinstance(prompt, str):
@@ -190,7 +196,7 @@ class TrainedReader:
         A turn is left out where the template writes those before it otherwise when they stand
         alone; there is none, and no text, where the record is no conversation.
         """
-        content = {} if self.training.format in ("text", "tokens") else content_of(payload)
+        content = {} if self.training.format in ("text", "tokens") else self.content_of(payload)
         if self.training.format == "chat":
             parts: Sequence[Part] = [content["messages"]]
         else:
@@ -230,7 +236,7 @@ class TrainedReader:
         kind = self.training.format
         if kind == "text":
             return self._all(self._encode(self._ended(payload)))
-        content = content_of(payload)
+        content = self.content_of(payload)
         if kind == "tokens":
             ids = list(content["input_ids"])
             self._refuse_unknown(ids)
