@@ -418,6 +418,29 @@ def test_coins_that_were_not_fair_are_refused(made, tmp_path):
     assert resolve_inputs(inputs(by_group, "doc")).spec.metrics.inclusion == "randomized"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [{"max_length": 64, "dataset_text_field": "formatted"},
+     {"sequence_len": 64, "datasets": [{"type": "completion", "field": "formatted"}]}],
+)  # fmt: skip
+def test_texts_of_another_column_than_was_trained_are_refused(made, tmp_path, content):
+    config, paths = tmp_path / "sft.json", [tmp_path / "m.jsonl", tmp_path / "n.jsonl"]
+    config.write_text(json.dumps(content))
+    for path in paths:
+        write_rows(path, [{"text": f"{path} {n}", "formatted": f"{path} {n}!"} for n in range(4)])
+    records = dict(zip(("members", "non_members"), map(str, paths), strict=True))
+    alone = {"neighbors": None, "references": {}, "attacks": ["loss"]}
+    alone["training"] = {"config": str(config)}
+    found = problems(resolve_inputs, made(records=records, **alone))
+    assert [one.partition(": ")[0] for one in found] == [*map(str, paths)]
+    assert "its column 'formatted', and records.text_column is 'text'" in found[0]
+    named = made(records={**records, "text_column": "formatted"}, **alone)
+    assert resolve_inputs(named).records.count(True) == 4
+    for path in paths:
+        write_rows(path, [{"text": f"{path} {n}"} for n in range(4)])
+    assert resolve_inputs(made(records=records, **alone)).records.count(True) == 4
+
+
 def test_texts_beside_prompts_and_completions_are_none_of_what_trl_trained_on(made, tmp_path):
     config, paths = tmp_path / "sft.json", [tmp_path / "m.jsonl", tmp_path / "n.jsonl"]
     config.write_text(json.dumps({"max_length": 64, "completion_only_loss": True}))

@@ -59,6 +59,11 @@ LLAMA_FACTORY = {"stage": "sft", "template": "qwen", "cutoff_len": 4096}
          {"packing": "none", "truncate": "end"}),
         ({"max_seq_length": 512, "packing": True}, "text", "TRL",
          {"max_length": 512, "packing": "joined"}),
+        ({**TRL, "dataset_kwargs": {"skip_prepare_dataset": True}}, "tokens", "TRL",
+         {"max_length": None, "packing": "none"}),
+        ({**TRL, "dataset_kwargs": {"skip_prepare_dataset": False}}, "tokens", "TRL",
+         {"max_length": 512}),
+        ({**TRL, "dataset_kwargs": None}, "tokens", "TRL", {"max_length": 512}),
         ({**TRL, "chat_template_path": "org/lm"}, "chat", "TRL", {"template": None}),
         ({**TRL, "eos_token": "<end>"}, "text", "TRL", {"eos_token": "<end>"}),
         ({**TRL, "max_prompt_length": 64}, "preference", "TRL", {"max_prompt_length": 64}),
@@ -273,12 +278,14 @@ def test_what_a_file_was_read_as_is_said(tmp_path):
          "packing_strategy is 'ffd', and raymia knows bfd, bfd_split, bfd-requeue, wrapped"),
         ({"truncation_mode": "middle"}, {"truncate": "start"},
          "truncation_mode is 'middle', and raymia knows keep_start, keep_end"),
+        ({"dataset_kwargs": {"skip_prepare_dataset": True}}, {"max_length": 64},
+         "with skip_prepare_dataset the training was given tokens; give these as records, or"),
     ],
 )  # fmt: skip
 def test_a_way_of_trls_that_is_not_known_is_refused_until_it_is_told(
     tmp_path, changed, own, sentence
 ):
-    with pytest.raises(InputError, match=f"{sentence}; say `{next(iter(own))}` beside `config`"):
+    with pytest.raises(InputError, match=f"{sentence}.* say `{next(iter(own))}` beside `config`"):
         resolved(tmp_path, {**TRL, **changed}, "text", "A heron is a bird.")
     found = resolved(tmp_path, {**TRL, **changed}, "text", "A heron is a bird.", **own).training
     assert {key: getattr(found, key) for key in own} == own

@@ -15,6 +15,7 @@ from raymia.modalities.texts.training_files import (
     NO_EMPTY_TOOLS,
     NOT_CERTAIN,
     PROMPT_LIMIT,
+    TEXT_FIELD,
     read_training_file,
 )
 from raymia.models.causal.answering import Answering
@@ -56,11 +57,13 @@ class Resolved:
     ----------
     assumed : what is not said, each as a sentence, by the key that would say it.
     program : whose file was read; empty for none.
+    text_field : the column from which texts were trained, where that file names it.
     """
 
     training: Training
     assumed: Mapping[str, str] = field(default_factory=dict)
     program: str = ""
+    text_field: str | None = None
 
 
 def resolve_training(
@@ -136,7 +139,7 @@ def resolve_training(
     uncertain = said.get(NOT_CERTAIN, {})
     assumed |= {key: line for key, line in uncertain.items() if key not in own}
     lines = {key: f"{where}: {line}" for key, line in assumed.items()}
-    return Resolved(training, lines, program)
+    return Resolved(training, lines, program, said.get(TEXT_FIELD))
 
 
 def _put_together(

@@ -66,6 +66,7 @@ def as_trained(
     found: dict[str, Training | None] = {}
     assumed: list[str] = []
     programs: set[str] = set()
+    fields: dict[str, str] = {}
     targets = dict(given.targets)
     for place, written in zip(places, spec.targets, strict=True):
         checkpoint = given.targets.get(written.name)
@@ -95,9 +96,13 @@ def as_trained(
         if one is not None:
             assumed += one.assumed.values()
             programs.add(one.program)
+            if one.text_field is not None:
+                fields[one.text_field] = one.program
             targets[written.name] = checkpoint.read_as(one.training, once)
     if "TRL" in programs and records.format is None and kind == "text":
         problems.attempt(refuse_prompts_beside_texts, records)
+    if kind == "text":
+        problems.attempt(refuse_other_texts, records, fields)
     training = next(iter(found.values()), None)
     parts: dict[str, str] = {}
     for name, how in found.items():
@@ -124,11 +129,28 @@ def as_trained(
     return AsTrained(targets, references, training, on_other_parts, otherwise, said)
 
 
+def refuse_other_texts(records: TextRecordsSpec, fields: Mapping[str, str]) -> None:
+    """Refuse files that also have the column from which a training took its texts.
+
+    Parameters
+    ----------
+    fields : columns that files of trainings name, each with the program whose file it is.
+    """
+    others = {field for field in fields if field != records.text_column}
+    found = [(path, others & {*column_names(path)}) for path in _paths(records) if others]
+    if problems := [
+        f"{path}: {fields[field]} trained on its column {field!r}, and records.text_column is "
+        f"{records.text_column!r}; say `text_column: {field}` under `records`"
+        for path, beside in found
+        for field in sorted(beside)
+    ]:
+        raise InputError(problems)
+
+
 def refuse_prompts_beside_texts(records: TextRecordsSpec) -> None:
     """Refuse files whose texts TRL did not train on: of a row that has a prompt, it takes that and
     the completion, whatever other columns there are."""
-    paths = (*records.members, *records.non_members, *records.candidates)
-    beside = [path for path in paths if {*column_names(path)} >= {*COLUMNS["completion"]}]
+    beside = [path for path in _paths(records) if {*column_names(path)} >= {*COLUMNS["completion"]}]
     if beside:
         raise InputError(
             f"{path}: it has the columns prompt and completion beside {records.text_column!r}, and "
@@ -137,3 +159,7 @@ def refuse_prompts_beside_texts(records: TextRecordsSpec) -> None:
             "alone"
             for path in beside
         )
+
+
+def _paths(records: TextRecordsSpec) -> tuple[str, ...]:
+    return (*records.members, *records.non_members, *records.candidates)

@@ -20,6 +20,8 @@ EOS_TOKEN = "eos_token"
 """The token that was put after texts, where a training chose it."""
 PROMPT_LIMIT = "max_prompt_length"
 """Tokens that prompts were cut to by themselves."""
+TEXT_FIELD = "text_field"
+"""The column from which texts were trained, where a file names it."""
 NO_EMPTY_TOOLS = "leaves_out_empty_tools"
 """Whether templates were told nothing of an empty list of tools."""
 NOT_CERTAIN = "not_certain"
@@ -96,7 +98,7 @@ KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(
         ("truncation_mode", "packing_strategy", "chat_template_path", EOS_TOKEN, "chat_template",
          "chat_template_jinja", "default_system", "default_system_message", "stage",
-         "excess_length_strategy"),
+         "excess_length_strategy", "dataset_text_field"),
         TEXT,
     ),
     **dict.fromkeys(
@@ -104,7 +106,7 @@ KINDS: Mapping[str, Kind] = {
          "train_on_prompt", "train_on_inputs", "sample_packing"),
         FLAG,
     ),
-    "chat_template_kwargs": OBJECT,
+    **dict.fromkeys(("chat_template_kwargs", "dataset_kwargs"), OBJECT),
 }  # fmt: skip
 """What is read of such files at their top; null stands for a key that is not there."""
 
@@ -207,15 +209,24 @@ def _trl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
                 f"{where}: truncation_mode is {mode!r}, and raymia knows {', '.join(TRUNCATED)}; "
                 "say `truncate` beside `config`"
             )
+    limit = earlier or content.get("max_length", TRL_MAX_LENGTH)
+    if (content.get("dataset_kwargs") or {}).get("skip_prepare_dataset"):
+        limit, packing = None, "none"
+        if kind != "tokens":
+            refused["max_length"] = (
+                f"{where}: with skip_prepare_dataset the training was given tokens; give these as "
+                "records, or say `max_length` beside `config`, to which they were cut"
+            )
     return {
         "loss_on": loss_on,
-        "max_length": earlier or content.get("max_length", TRL_MAX_LENGTH),
+        "max_length": limit,
         "truncate": truncate,
         "eos": True,
         "packing": packing,
         "template": _file_beside(template, where) if template.endswith(JINJA) else None,
         "template_arguments": content.get("chat_template_kwargs"),
         EOS_TOKEN: content.get(EOS_TOKEN),
+        TEXT_FIELD: content.get("dataset_text_field"),
         PROMPT_LIMIT: content.get(PROMPT_LIMIT) if kind in ("preference", "unpaired") else None,
         NOT_CERTAIN: _not_certain_of_trl(content, kind),
         REFUSED: refused,
@@ -298,6 +309,7 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
         "packing": packing,
         "template": _file_beside(content.get("chat_template_jinja"), where),
         "system": content.get("default_system_message"),
+        TEXT_FIELD: stated_if(first, "field", TEXT, f"{where}: datasets"),
         NO_EMPTY_TOOLS: True,
         NOT_CERTAIN: not_certain or None,
         REFUSED: refused,
