@@ -64,9 +64,15 @@ TRUNCATED: Mapping[str, TruncatedSide] = {"keep_start": "end", "keep_end": "star
 """What TRL cuts off."""
 HIDDEN = "<EOS_TOKEN>"
 """What Transformers writes in place of a token when it saves arguments as JSON."""
-LINE_BREAK = (
-    "axolotl trains an answer and the token that ends its turn; where the template puts a line "
-    "break after that token, the line break is scored, too"
+AS_PREPARED = (
+    "give the records as axolotl prepared them (dataset_prepared_path), which are tokens with "
+    "labels, without `config`"
+)
+ENDS_OF_ANSWERS = (
+    "axolotl trains an answer's words and the eos_token behind them, or in its place the "
+    "eot_tokens that the file names; what else the template writes in the assistant's turn is "
+    "scored, too, as a line break behind its end, an empty think block, or an end that is not one "
+    f"of these tokens; where there is such a thing, {AS_PREPARED}"
 )
 AXOLOTL_SEQUENCE = 512
 AXOLOTL_DEFAULT = (
@@ -268,8 +274,7 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
     if kind == "chat" and (by_turn or first.get("train_on_eos", "turn") != "turn"):
         raise InputError(
             f"{where}: {' and '.join(by_turn) or 'train_on_eos'} chooses tokens that no `loss_on` "
-            "names; give the records as axolotl prepared them (dataset_prepared_path), which are "
-            "tokens with labels, without `config`"
+            f"names; {AS_PREPARED}"
         )
     if (
         isinstance(sets, list)
@@ -291,10 +296,16 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
             f"{where}: roles_to_train is {roles}, and raymia scores the assistant's turns or all; "
             "say `loss_on` beside `config`"
         )
+    if kind == "chat" and content.get("train_on_inputs"):
+        refused["loss_on"] = (
+            f"{where}: with train_on_inputs each turn's words and the token that ends them carried "
+            f"a loss, which no `loss_on` names; {AS_PREPARED}; or say `loss_on` beside `config`: "
+            "with `all`, what the template writes between turns is scored, too"
+        )
     loss_on = {"chat": "assistant", "completion": "completion", "unpaired": "completion"}.get(kind)
     not_certain = {}
     if kind == "chat" and not whole:
-        not_certain["loss_on"] = LINE_BREAK
+        not_certain["loss_on"] = ENDS_OF_ANSWERS
     if content.get("sequence_len") is None:
         not_certain["max_length"] = AXOLOTL_DEFAULT
     packing: Packing = "separate" if content.get("sample_packing") else "none"
