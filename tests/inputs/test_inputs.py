@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from small_inputs import audit, write_jsonl, write_rows
-from tiny_models import BASE, PARAPHRASER, passages, save_adapter
+from tiny_models import BASE, PARAPHRASER, beginning_model, passages, save_adapter
 
 from raymia.attacks import registry
 from raymia.inputs.attack_list import name_attacks
@@ -416,6 +416,27 @@ def test_coins_that_were_not_fair_are_refused(made, tmp_path):
     assert "30 of 32 were" in problem
     by_group = {"members": (2, 15), "non_members": (2, 1)}
     assert resolve_inputs(inputs(by_group, "doc")).spec.metrics.inclusion == "randomized"
+
+
+@pytest.mark.parametrize(
+    ("training", "is_said"),
+    [({}, True), ({"training": {"eos": False}}, True),
+     ({"training": {"special_tokens": False}}, False),
+     ({"training": {"special_tokens": True}}, False)],
+)  # fmt: skip
+def test_that_texts_would_begin_twice_is_said_until_it_is_told(made, tmp_path, training, is_said):
+    model, begin = beginning_model(tmp_path / "model"), "<|endoftext|>"
+    paths = {kind: tmp_path / f"{kind}.jsonl" for kind in ("members", "non_members")}
+    for kind, path in paths.items():
+        write_rows(path, [{"text": f"{begin}What is a {kind} {n}?"} for n in range(4)])
+    spec = made(
+        records={kind: str(path) for kind, path in paths.items()},
+        targets=[{"name": "tuned", "model": str(model)}],
+        neighbors=None, references={}, attacks=["loss"], **training,
+    )  # fmt: skip
+    lines = [line for line in resolve_inputs(spec).assumed if "special_tokens" in line]
+    assert len(lines) == is_said
+    assert all(line.startswith(f"training: a record begins with {begin!r}") for line in lines)
 
 
 @pytest.mark.parametrize(

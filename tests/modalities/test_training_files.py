@@ -8,13 +8,14 @@ import shutil
 import pytest
 import yaml
 from chat_templates import CHATML, MARKED, SYSTEM_APART, chat
-from tiny_models import BASE, checkpoint
+from tiny_models import BASE, beginning_model, checkpoint
 from transformers import AutoTokenizer
 
-from raymia.modalities.texts.resolve_training import resolve_training
+from raymia.modalities.texts.resolve_training import begins_twice, resolve_training
 from raymia.modalities.texts.templates import own_template, template_of
 from raymia.modalities.texts.training_files import STRATEGIES, read_training_file
 from raymia.models.causal.rendering import TrainedReader
+from raymia.models.causal.training import Training
 from raymia.spec import TrainingSpec
 from raymia.util.errors import InputError
 
@@ -69,7 +70,9 @@ LLAMA_FACTORY = {"stage": "sft", "template": "qwen", "cutoff_len": 4096}
         ({**TRL, "max_prompt_length": 64}, "preference", "TRL", {"max_prompt_length": 64}),
         ({"logging_nan_inf_filter": True, "num_train_epochs": 1}, "chat", "", {"loss_on": None}),
         ({"logging_nan_inf_filter": True, "max_length": 64}, "chat", "TRL", {"max_length": 64}),
-        ({"max_seq_length": 512}, "completion", "TRL", {"loss_on": None}),
+        ({"max_seq_length": 512}, "completion", "TRL", {"loss_on": None, "special_tokens": None}),
+        ({"max_seq_length": 512, "dataset_kwargs": {"add_special_tokens": False}}, "text", "TRL",
+         {"special_tokens": False}),
         ({**AXOLOTL, "datasets": [{"roles_to_train": "assistant"}]}, "chat", "axolotl",
          {"loss_on": "assistant"}),
         (AXOLOTL, "chat", "axolotl", {"loss_on": "assistant", "max_length": 2048,
@@ -87,10 +90,10 @@ LLAMA_FACTORY = {"stage": "sft", "template": "qwen", "cutoff_len": 4096}
         ({**LLAMA_FACTORY, "neat_packing": True}, "chat", "LLaMA-Factory",
          {"packing": "separate", "max_length": 4096}),
         ({**LLAMA_FACTORY, "packing": True}, "preference", "LLaMA-Factory", {"packing": "none"}),
-        ({"stage": "pt"}, "text", "LLaMA-Factory", {"packing": "joined"}),
+        ({"stage": "pt"}, "text", "LLaMA-Factory", {"packing": "joined", "special_tokens": False}),
         ({"stage": "pt", "packing": None}, "text", "LLaMA-Factory", {"packing": "joined"}),
         ({"stage": "pt", "packing": False}, "text", "LLaMA-Factory",
-         {"packing": "none", "max_length": 2048, "truncate": "end"}),
+         {"packing": "none", "max_length": 2048, "truncate": "end", "special_tokens": None}),
         ({"finetuning_type": "lora", "num_train_epochs": 3}, "chat", "LLaMA-Factory",
          {"loss_on": "assistant"}),
         ({"stage": "sft", "default_system": "Be brief."}, "chat", "LLaMA-Factory",
@@ -231,6 +234,8 @@ def test_what_a_file_says_and_raymia_does_not_do_is_assumed_to_change_nothing(tm
         (COMPLETION, "text", "A heron is a bird.", "packing", "began without the text before it"),
         ({**LLAMA_FACTORY, "packing": True}, "chat", CHAT, "packing",
          "predicted after those before it in its row"),
+        ({"stage": "pt", "packing": False}, "text", "A heron is a bird.", "special_tokens",
+         "say `special_tokens: false` where texts began without one"),
         (LLAMA_FACTORY, "chat", CHAT, "truncate", "keeps its last answer; raymia cuts off the end"),
     ],
 )  # fmt: skip
@@ -241,7 +246,7 @@ def test_what_a_file_leaves_open_is_said_until_it_is_told(
     found = resolved(tmp_path, content, kind, payload, **own)
     assert sentence in found.assumed[key]
     told = {"eos": True, "packing": "separate", "loss_on": "all", "max_length": 64,
-            "truncate": "drop"}[key]  # fmt: skip
+            "truncate": "drop", "special_tokens": True}[key]  # fmt: skip
     told_so = resolved(tmp_path, content, kind, payload, **own, **{key: told})
     assert sentence not in str(told_so.assumed)
 
@@ -252,6 +257,22 @@ def test_texts_that_axolotl_splits_into_rows_are_scored_whole(tmp_path):
     rendered = TrainedReader(AutoTokenizer.from_pretrained(BASE), training).read([text])[0]
     assert rendered.error is None
     assert len(rendered.ids) > 16
+
+
+@pytest.mark.parametrize("kind", ["text", "completion"])
+def test_a_text_that_the_tokenizer_would_begin_twice_is_told_of(tmp_path, kind):
+    model = checkpoint(beginning_model(tmp_path / "model"))
+    begin = AutoTokenizer.from_pretrained(BASE).bos_token
+
+    def told(text, training):
+        pair = {"prompt": text, "completion": " A bird."}
+        return begins_twice(training, model, [text if kind == "text" else json.dumps(pair)])
+
+    for training in [Training(kind, "all"), *([None] if kind == "text" else [])]:
+        assert "say `special_tokens: false`" in told(f"{begin}What is a heron?", training)
+        assert told("What is a heron?", training) is None
+    bare = Training(kind, "all", special_tokens=False)
+    assert told(f"{begin}What is a heron?", bare) is None
 
 
 def test_conversations_that_llama_factory_packs_are_cut_one_by_one(tmp_path):

@@ -21,7 +21,7 @@ from raymia.modalities.texts.training_files import (
 from raymia.models.causal.answering import Answering
 from raymia.models.causal.labels import has_marks
 from raymia.models.causal.limits import RenderingError
-from raymia.models.causal.rendering import TrainedReader
+from raymia.models.causal.rendering import TrainedReader, reader_for
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.training import Side, Training
 from raymia.models.endpoints.resolver import Endpoint
@@ -188,6 +188,7 @@ def _put_together(
         system=said.get("system"),
         packing=said.get("packing") or "none",
         side=side,
+        special_tokens=said.get("special_tokens") is not False,
         leaves_out_empty_tools=conversations and bool(said.get(NO_EMPTY_TOOLS)),
     )
     if training.packing == "joined":
@@ -198,12 +199,30 @@ def _put_together(
     return training, assumed
 
 
+def begins_twice(
+    training: Training | None, checkpoint: CausalCheckpoint | Endpoint, payloads: Sequence[str]
+) -> str | None:
+    """That the tokenizer puts before a text what it begins with already, as a sentence; None where
+    it does not."""
+    tokenizer = tokenizer_of(checkpoint)
+    begins, reader = tokenizer.bos_token_id, reader_for(tokenizer, training)
+    if begins is None or (training is not None and training.format == "tokens"):
+        return None
+    if all(read.ids[:2] != [begins, begins] for read in reader.read(_some(payloads))):
+        return None
+    return (
+        f"a record begins with {tokenizer.bos_token!r}, and the tokenizer puts that before it once "
+        "more; say `special_tokens: false` where the training added none, as Unsloth does not to "
+        "such texts"
+    )
+
+
 def _read_as(path: str, program: str, said: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """What a training's own file was read as, so that it can be checked."""
     name = PurePosixPath(path).name
     if not program:
         return f"{name} is of Transformers' Trainer, and says nothing of how records were read"
-    keys = ("loss_on", "max_length", "truncate", "eos", "packing", "system")
+    keys = ("loss_on", "max_length", "truncate", "eos", "special_tokens", "packing", "system")
     read = [f"`{key}: {json.dumps(said[key])}`" for key in keys if key in said and key not in own]
     return (
         f"{name} is read as a file of {program}'s: {', '.join(read).replace(chr(34), '')}; what it "

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raymia.inputs.base import Problems
-from raymia.modalities.texts.resolve_training import resolve_training
+from raymia.modalities.texts.resolve_training import begins_twice, resolve_training
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.training import Training
 from raymia.models.checkpoint import AnyCheckpoint
@@ -82,6 +82,7 @@ def as_trained(
         assert isinstance(written, TargetSpec | EndpointTarget)
         own, whole = written.training, written.training or spec.training
         assert not isinstance(whole, ImageTrainingSpec), "refused: the records are texts"
+        where = "training" if own is None else f"{place}.training"
         one = problems.attempt(
             resolve_training,
             whole,
@@ -89,7 +90,7 @@ def as_trained(
             records.side,
             checkpoint,
             payloads,
-            "training" if own is None else f"{place}.training",
+            where,
             base=base if isinstance(base, CausalCheckpoint) else None,
         )
         found[written.name] = None if one is None else one.training
@@ -99,6 +100,9 @@ def as_trained(
             if one.text_field is not None:
                 fields[one.text_field] = one.program
             targets[written.name] = checkpoint.read_as(one.training, once)
+        if whole is None or whole.special_tokens is None:
+            twice = problems.attempt(begins_twice, found[written.name], checkpoint, payloads)
+            assumed += [] if twice is None else [f"{where}: {twice}"]
     if "TRL" in programs and records.format is None and kind == "text":
         problems.attempt(refuse_prompts_beside_texts, records)
     if kind == "text":

@@ -89,6 +89,11 @@ CUT_BY_TURN = (
     "its last answer; raymia cuts off the end, so such a record may be scored on other tokens, or "
     "have none that are scored; say `truncate: drop` to leave such records out"
 )
+BEGUN_BY_BOS = (
+    "LLaMA-Factory begins texts with a BOS where the tokenizer has `add_bos_token`, which depends "
+    "on the version of transformers, and it is assumed that it did as the tokenizer does now; say "
+    "`special_tokens: false` where texts began without one"
+)
 ROWS_OF_WHOLE_RECORDS = (
     "rows held several records, each of them whole; a record may have been predicted after those "
     "before it in its row, which are not known; it is scored by itself"
@@ -216,7 +221,8 @@ def _trl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
                 "say `truncate` beside `config`"
             )
     limit = earlier or content.get("max_length", TRL_MAX_LENGTH)
-    if (content.get("dataset_kwargs") or {}).get("skip_prepare_dataset"):
+    told = content.get("dataset_kwargs") or {}
+    if told.get("skip_prepare_dataset"):
         limit, packing = None, "none"
         if kind != "tokens":
             refused["max_length"] = (
@@ -232,6 +238,7 @@ def _trl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
         "template": _file_beside(template, where) if template.endswith(JINJA) else None,
         "template_arguments": content.get("chat_template_kwargs"),
         EOS_TOKEN: content.get(EOS_TOKEN),
+        "special_tokens": False if earlier and told.get("add_special_tokens") is False else None,
         TEXT_FIELD: content.get("dataset_text_field"),
         PROMPT_LIMIT: content.get(PROMPT_LIMIT) if kind in ("preference", "unpaired") else None,
         NOT_CERTAIN: _not_certain_of_trl(content, kind),
@@ -350,6 +357,8 @@ def _llama_factory(content: Mapping[str, Any], kind: RecordFormat, where: str) -
         not_certain["truncate"] = CUT_BY_TURN
     if content.get("stage") == "pt":
         packing = "none" if content.get("packing") is False else "joined"
+        if packing == "none":
+            not_certain["special_tokens"] = BEGUN_BY_BOS
     elif kind in ("preference", "unpaired"):
         pass  # which are never packed
     elif content.get("neat_packing"):
@@ -364,6 +373,7 @@ def _llama_factory(content: Mapping[str, Any], kind: RecordFormat, where: str) -
         "eos": True,
         "packing": packing,
         "system": content.get("default_system"),
+        "special_tokens": False if packing == "joined" else None,
         NO_EMPTY_TOOLS: True,
         NOT_CERTAIN: not_certain or None,
     }

@@ -56,6 +56,7 @@ class TrainedReader:
     def __init__(self, tokenizer: Any, training: Training) -> None:
         self.tokenizer = tokenizer
         self.training = training
+        self._plain = PlainReader(tokenizer, training.special_tokens)
 
     def read(self, payloads: Sequence[str]) -> list[Rendered]:
         return each_within_limits(self._read, payloads, _unread)
@@ -77,7 +78,7 @@ class TrainedReader:
         if rendered.scored is None or rendered.error is not None:
             return [], 0, 0
         if self.training.format == "text":
-            return PlainReader(self.tokenizer).begun(text, share)
+            return self._plain.begun(text, share)
         places = np.flatnonzero(rendered.scored)
         length = int(places[-1]) + 1
         is_tokens = self.training.format == "tokens"
@@ -142,7 +143,8 @@ class TrainedReader:
     def _of_text(self, text: str, ids: Sequence[int]) -> str:
         """What was cut out of a text, with the marks that stand in it, as those that were not cut
         have them, and without what was put before and after it."""
-        before, after = added_around(self.tokenizer)
+        adds = self.training.special_tokens
+        before, after = added_around(self.tokenizer) if adds else ([], [])
         if self.training.truncate == "end":
             kept = ids[len(before) :]
         else:
@@ -400,7 +402,7 @@ class TrainedReader:
         return text + str(end)
 
     def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
+        ids: list[int] = self.tokenizer(text, verbose=False, **self._plain.options)["input_ids"]
         return ids
 
     def _all(self, ids: Sequence[int]) -> tuple[list[int], Bools]:
