@@ -275,6 +275,32 @@ def test_a_text_that_the_tokenizer_would_begin_twice_is_told_of(tmp_path, kind):
     assert told(f"{begin}What is a heron?", bare) is None
 
 
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [({**TRL, "load_in_4bit": True}, "4 bits"), ({**TRL, "load_in_8bit": True}, "8 bits"),
+     ({"sequence_len": 64, "adapter": "qlora"}, "4 bits"),
+     ({**LLAMA_FACTORY, "quantization_bit": 4}, "4 bits"),
+     ({**LLAMA_FACTORY, "quantization_bit": 3}, "3 bits"),
+     ({**TRL, "load_in_4bit": False}, None), ({"sequence_len": 64, "adapter": "lora"}, None)],
+)  # fmt: skip
+def test_an_adapter_of_a_quantized_base_is_said_to_be_scored_on_a_whole_one(
+    tmp_path, content, named
+):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(content))
+
+    def said(**changes):
+        where = ("text", "chosen", checkpoint(BASE, **changes), ["A heron."], "training")
+        return resolve_training(TrainingSpec(config=str(config)), *where).assumed
+
+    adapter = str(tmp_path)
+    line = said(adapter=adapter).get("quantization", "")
+    assert (f"on a base in {named}, and is scored on one" in line) == (named is not None)
+    assert ("say `quantization: nf4`" in line) == (named == "4 bits")
+    assert "quantization" not in said(adapter=adapter, quantization="nf4")
+    assert "quantization" not in said()
+
+
 def test_conversations_that_llama_factory_packs_are_cut_one_by_one(tmp_path):
     content = {**LLAMA_FACTORY, "cutoff_len": 80, "packing": True}
     long = {"messages": chat("What is a heron?", "A bird that wades. " * 20)}

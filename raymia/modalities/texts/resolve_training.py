@@ -11,6 +11,7 @@ from typing import Any
 
 from raymia.modalities.texts.templates import dated, refuse_unknown_arguments, template_of
 from raymia.modalities.texts.training_files import (
+    BITS,
     EOS_TOKEN,
     NO_EMPTY_TOOLS,
     NOT_CERTAIN,
@@ -134,6 +135,8 @@ def resolve_training(
         )
     if program and "loss_on" in assumed:
         assumed["loss_on"] += f", as {program} does by default"
+    if BITS in said and (line := _on_a_whole_base(checkpoint, said[BITS])):
+        assumed["quantization"] = line
     if spec.config is not None:
         assumed["config"] = _read_as(spec.config, program, said, own)
     uncertain = said.get(NOT_CERTAIN, {})
@@ -197,6 +200,19 @@ def _put_together(
             "another one, which is not known; it is scored by itself"
         )
     return training, assumed
+
+
+def _on_a_whole_base(checkpoint: CausalCheckpoint | Endpoint, bits: int) -> str:
+    """That an adapter is scored on another base than it was trained on; empty where it is not."""
+    if not isinstance(checkpoint, CausalCheckpoint) or checkpoint.adapter is None:
+        return ""
+    if checkpoint.quantization != "none":
+        return ""
+    named = {4: "nf4", 8: "int8"}.get(bits)
+    return (
+        f"the adapter was trained on a base in {bits} bits, and is scored on one that is not "
+        "quantized" + (f"; say `quantization: {named}` under the target otherwise" if named else "")
+    )
 
 
 def begins_twice(

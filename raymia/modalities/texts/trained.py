@@ -13,7 +13,7 @@ from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import Endpoint
 from raymia.records.conversations import COLUMNS
 from raymia.records.tables import column_names
-from raymia.spec import AuditSpec, EndpointTarget, ImageTrainingSpec, TargetSpec, TextRecordsSpec
+from raymia.spec import AuditSpec, EndpointTarget, TargetSpec, TextRecordsSpec, TrainingSpec
 from raymia.util.errors import InputError
 from raymia.util.once import Once
 
@@ -81,7 +81,7 @@ def as_trained(
             continue
         assert isinstance(written, TargetSpec | EndpointTarget)
         own, whole = written.training, written.training or spec.training
-        assert not isinstance(whole, ImageTrainingSpec), "refused: the records are texts"
+        assert whole is None or isinstance(whole, TrainingSpec), "refused: the records are texts"
         where = "training" if own is None else f"{place}.training"
         one = problems.attempt(
             resolve_training,

@@ -20,6 +20,8 @@ EOS_TOKEN = "eos_token"
 """The token that was put after texts, where a training chose it."""
 PROMPT_LIMIT = "max_prompt_length"
 """Tokens that prompts were cut to by themselves."""
+BITS = "bits"
+"""Bits to which the base was quantized for the training of an adapter."""
 TEXT_FIELD = "text_field"
 """The column from which texts were trained, where a file names it."""
 NO_EMPTY_TOOLS = "leaves_out_empty_tools"
@@ -117,6 +119,8 @@ KINDS: Mapping[str, Kind] = {
          "train_on_prompt", "train_on_inputs", "sample_packing"),
         FLAG,
     ),
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit"), FLAG),
+    "quantization_bit": WHOLE,
     **dict.fromkeys(("chat_template_kwargs", "dataset_kwargs"), OBJECT),
 }  # fmt: skip
 """What is read of such files at their top; null stands for a key that is not there."""
@@ -170,7 +174,7 @@ def read_training_file(
         return "", {}
     for name, keys, read in readers:
         if any(key in content for key in keys):
-            said = read(content, kind, named)
+            said = {**read(content, kind, named), BITS: _bits(content)}
             for key, reason in (said.pop(REFUSED, None) or {}).items():
                 if key not in beside:
                     raise InputError(reason)
@@ -377,6 +381,13 @@ def _llama_factory(content: Mapping[str, Any], kind: RecordFormat, where: str) -
         NO_EMPTY_TOOLS: True,
         NOT_CERTAIN: not_certain or None,
     }
+
+
+def _bits(content: Mapping[str, Any]) -> int | None:
+    if content.get("load_in_4bit") or content.get("adapter") == "qlora":
+        return 4
+    bits: int | None = 8 if content.get("load_in_8bit") else content.get("quantization_bit")
+    return bits
 
 
 def _file_beside(path: Any, where: str) -> str | None:
