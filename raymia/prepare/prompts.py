@@ -67,7 +67,8 @@ def refuse_prompts(
 
     def look_at(some: Sequence[str]) -> None:
         if is_text:
-            beginnings_of(tokenizer, some, spec.prompt_tokens)
+            adds = training is None or training.special_tokens
+            beginnings_of(tokenizer, some, spec.prompt_tokens, adds)
         else:
             assert training is not None
             usable, _ = answerable(some, Answering(tokenizer, training), length)
@@ -89,15 +90,22 @@ def _before_question(tokenizer: Any, training: Training) -> list[int]:
 # --------------------------------------------------------------------- texts, continued
 
 
-def beginnings_of(tokenizer: Any, prompts: Sequence[str], count: int) -> Beginnings:
+def beginnings_of(
+    tokenizer: Any, prompts: Sequence[str], count: int, special_tokens: bool = True
+) -> Beginnings:
     """The first tokens of texts, without the end that some tokenizers add.
+
+    Parameters
+    ----------
+    special_tokens : whether the tokenizer adds its own.
 
     Raises
     ------
     InputError
         If no text has so many, if all begin alike, or if all are cut inside a mark.
     """
-    whole = beginnings(tokenizer, prompts)
+    options = {} if special_tokens else {"add_special_tokens": False}
+    whole = beginnings(tokenizer, prompts, **options)
     encoded = [ids[:count] for ids in whole]
     _refuse_one_beginning(encoded, whole, count)
     long = [n for n, ids in enumerate(encoded) if len(ids) == count]

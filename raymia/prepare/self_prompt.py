@@ -316,8 +316,10 @@ def write_texts(
         spec = spec.model_copy(update={"prompt_tokens": len(begun)})
         given, before = Beginnings([begun], 0, 0), begun
     else:
-        before, _ = added_around(target.tokenizer)
-        given = beginnings_of(target.tokenizer, recipe.prompts, spec.prompt_tokens)
+        training = recipe.target.training
+        adds = training is None or training.special_tokens
+        before = added_around(target.tokenizer)[0] if adds else []
+        given = beginnings_of(target.tokenizer, recipe.prompts, spec.prompt_tokens, adds)
     prompts = given.ids
     length = min(spec.max_tokens, target.max_tokens or spec.max_tokens)
     refuse_long_prompts(spec.prompt_tokens, length)

@@ -88,7 +88,7 @@ def _turns(messages: Sequence[dict[str, Any]], content: Mapping[str, Any]) -> li
         }
         for message in messages
     ]
-    return [[turns, content.get("tools")]]
+    return [[turns, content.get("tools") or None]]
 
 
 def _words(content: Any) -> Any:

@@ -285,9 +285,15 @@ def _trained(
 
 
 def given_to_template(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record has its template given beside the messages."""
-    tools = {"tools": content["tools"]} if content.get("tools") else {}
+    """What a record has its template given beside the messages; that it has no tools, too, where
+    it says so."""
+    tools = {"tools": content["tools"]} if "tools" in content else {}
     return {**tools, **content.get(ARGUMENTS, {})}
+
+
+def without_empty_tools(content: dict[str, Any]) -> dict[str, Any]:
+    """A record's content as it is where nobody says that there are no tools."""
+    return {name: value for name, value in content.items() if name != "tools" or value}
 
 
 def carried_a_loss(message: Mapping[str, Any]) -> bool:
@@ -322,7 +328,7 @@ def _tools(value: Any) -> tuple[Any, str | None]:
             return None, reason
     if value is not None and not isinstance(value, list):
         return None, f"tools should be a list, but is a {type(value).__name__}"
-    return value or None, _why_no_json(value, "tools")
+    return value, _why_no_json(value, "tools")
 
 
 def _arguments(value: Any) -> tuple[dict[str, Any] | None, str | None]:

@@ -63,6 +63,11 @@ class TrainingSpec(TrainingSection):
         description="whether an end-of-text token was put after each text or completion; "
         "a template writes its own",
     )
+    special_tokens: bool | None = Field(
+        default=None,
+        description="whether the tokenizer added its own tokens to texts, as one that begins them; "
+        "default: it did",
+    )
     system: str | None = Field(
         default=None, description="system prompt of conversations that have none of their own"
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from small_inputs import audit, write_jsonl, write_rows
-from tiny_models import BASE, PARAPHRASER, passages, save_adapter
+from tiny_models import BASE, PARAPHRASER, beginning_model, passages, save_adapter
 
 from raymia.attacks import registry
 from raymia.inputs.attack_list import name_attacks
@@ -416,6 +416,50 @@ def test_coins_that_were_not_fair_are_refused(made, tmp_path):
     assert "30 of 32 were" in problem
     by_group = {"members": (2, 15), "non_members": (2, 1)}
     assert resolve_inputs(inputs(by_group, "doc")).spec.metrics.inclusion == "randomized"
+
+
+@pytest.mark.parametrize(
+    ("training", "is_said"),
+    [({}, True), ({"training": {"eos": False}}, True),
+     ({"training": {"special_tokens": False}}, False),
+     ({"training": {"special_tokens": True}}, False)],
+)  # fmt: skip
+def test_that_texts_would_begin_twice_is_said_until_it_is_told(made, tmp_path, training, is_said):
+    model, begin = beginning_model(tmp_path / "model"), "<|endoftext|>"
+    paths = {kind: tmp_path / f"{kind}.jsonl" for kind in ("members", "non_members")}
+    for kind, path in paths.items():
+        write_rows(path, [{"text": f"{begin}What is a {kind} {n}?"} for n in range(4)])
+    spec = made(
+        records={kind: str(path) for kind, path in paths.items()},
+        targets=[{"name": "tuned", "model": str(model)}],
+        neighbors=None, references={}, attacks=["loss"], **training,
+    )  # fmt: skip
+    lines = [line for line in resolve_inputs(spec).assumed if "special_tokens" in line]
+    assert len(lines) == is_said
+    assert all(line.startswith(f"training: a record begins with {begin!r}") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"max_length": 64, "dataset_text_field": "formatted"},
+     {"sequence_len": 64, "datasets": [{"type": "completion", "field": "formatted"}]}],
+)  # fmt: skip
+def test_texts_of_another_column_than_was_trained_are_refused(made, tmp_path, content):
+    config, paths = tmp_path / "sft.json", [tmp_path / "m.jsonl", tmp_path / "n.jsonl"]
+    config.write_text(json.dumps(content))
+    for path in paths:
+        write_rows(path, [{"text": f"{path} {n}", "formatted": f"{path} {n}!"} for n in range(4)])
+    records = dict(zip(("members", "non_members"), map(str, paths), strict=True))
+    alone = {"neighbors": None, "references": {}, "attacks": ["loss"]}
+    alone["training"] = {"config": str(config)}
+    found = problems(resolve_inputs, made(records=records, **alone))
+    assert [one.partition(": ")[0] for one in found] == [*map(str, paths)]
+    assert "its column 'formatted', and records.text_column is 'text'" in found[0]
+    named = made(records={**records, "text_column": "formatted"}, **alone)
+    assert resolve_inputs(named).records.count(True) == 4
+    for path in paths:
+        write_rows(path, [{"text": f"{path} {n}"} for n in range(4)])
+    assert resolve_inputs(made(records=records, **alone)).records.count(True) == 4
 
 
 def test_texts_beside_prompts_and_completions_are_none_of_what_trl_trained_on(made, tmp_path):

@@ -8,12 +8,14 @@ import shutil
 import pytest
 import yaml
 from chat_templates import CHATML, MARKED, SYSTEM_APART, chat
-from tiny_models import BASE, checkpoint
+from tiny_models import BASE, beginning_model, checkpoint
 from transformers import AutoTokenizer
 
-from raymia.modalities.texts.resolve_training import resolve_training
+from raymia.modalities.texts.resolve_training import begins_twice, resolve_training
 from raymia.modalities.texts.templates import own_template, template_of
 from raymia.modalities.texts.training_files import STRATEGIES, read_training_file
+from raymia.models.causal.rendering import TrainedReader
+from raymia.models.causal.training import Training
 from raymia.spec import TrainingSpec
 from raymia.util.errors import InputError
 
@@ -32,6 +34,7 @@ AXOLOTL = {
     "sample_packing": True,
     "datasets": [{"path": "d", "type": "chat_template"}],
 }
+COMPLETION = {**AXOLOTL, "sequence_len": 16, "datasets": [{"path": "d", "type": "completion"}]}
 LLAMA_FACTORY = {"stage": "sft", "template": "qwen", "cutoff_len": 4096}
 
 
@@ -57,17 +60,24 @@ LLAMA_FACTORY = {"stage": "sft", "template": "qwen", "cutoff_len": 4096}
          {"packing": "none", "truncate": "end"}),
         ({"max_seq_length": 512, "packing": True}, "text", "TRL",
          {"max_length": 512, "packing": "joined"}),
+        ({**TRL, "dataset_kwargs": {"skip_prepare_dataset": True}}, "tokens", "TRL",
+         {"max_length": None, "packing": "none"}),
+        ({**TRL, "dataset_kwargs": {"skip_prepare_dataset": False}}, "tokens", "TRL",
+         {"max_length": 512}),
+        ({**TRL, "dataset_kwargs": None}, "tokens", "TRL", {"max_length": 512}),
         ({**TRL, "chat_template_path": "org/lm"}, "chat", "TRL", {"template": None}),
         ({**TRL, "eos_token": "<end>"}, "text", "TRL", {"eos_token": "<end>"}),
         ({**TRL, "max_prompt_length": 64}, "preference", "TRL", {"max_prompt_length": 64}),
         ({"logging_nan_inf_filter": True, "num_train_epochs": 1}, "chat", "", {"loss_on": None}),
         ({"logging_nan_inf_filter": True, "max_length": 64}, "chat", "TRL", {"max_length": 64}),
-        ({"max_seq_length": 512}, "completion", "TRL", {"loss_on": None}),
+        ({"max_seq_length": 512}, "completion", "TRL", {"loss_on": None, "special_tokens": None}),
+        ({"max_seq_length": 512, "dataset_kwargs": {"add_special_tokens": False}}, "text", "TRL",
+         {"special_tokens": False}),
         ({**AXOLOTL, "datasets": [{"roles_to_train": "assistant"}]}, "chat", "axolotl",
          {"loss_on": "assistant"}),
         (AXOLOTL, "chat", "axolotl", {"loss_on": "assistant", "max_length": 2048,
                                       "truncate": "drop", "packing": "separate"}),
-        ({**AXOLOTL, "train_on_inputs": True}, "chat", "axolotl", {"loss_on": "all"}),
+        ({**AXOLOTL, "train_on_inputs": True}, "text", "axolotl", {"loss_on": "all"}),
         ({**AXOLOTL, "excess_length_strategy": "truncate"}, "chat", "axolotl",
          {"truncate": "end"}),
         ({**AXOLOTL, "excess_length_strategy": None}, "chat", "axolotl", {"truncate": "drop"}),
@@ -77,7 +87,13 @@ LLAMA_FACTORY = {"stage": "sft", "template": "qwen", "cutoff_len": 4096}
         ({**LLAMA_FACTORY, "mask_history": True}, "chat", "LLaMA-Factory",
          {"loss_on": "last_assistant"}),
         ({**LLAMA_FACTORY, "train_on_prompt": True}, "chat", "LLaMA-Factory", {"loss_on": "all"}),
-        ({**LLAMA_FACTORY, "packing": True}, "chat", "LLaMA-Factory", {"packing": "joined"}),
+        ({**LLAMA_FACTORY, "neat_packing": True}, "chat", "LLaMA-Factory",
+         {"packing": "separate", "max_length": 4096}),
+        ({**LLAMA_FACTORY, "packing": True}, "preference", "LLaMA-Factory", {"packing": "none"}),
+        ({"stage": "pt"}, "text", "LLaMA-Factory", {"packing": "joined", "special_tokens": False}),
+        ({"stage": "pt", "packing": None}, "text", "LLaMA-Factory", {"packing": "joined"}),
+        ({"stage": "pt", "packing": False}, "text", "LLaMA-Factory",
+         {"packing": "none", "max_length": 2048, "truncate": "end", "special_tokens": None}),
         ({"finetuning_type": "lora", "num_train_epochs": 3}, "chat", "LLaMA-Factory",
          {"loss_on": "assistant"}),
         ({"stage": "sft", "default_system": "Be brief."}, "chat", "LLaMA-Factory",
@@ -150,6 +166,8 @@ PAIR = {"prompt": "What is a heron?", "completion": " A bird that wades."}
         ({"chat_template": "chatml"}, {"template": CHATML}, "axolotl's own template 'chatml'"),
         ({"datasets": [{"roles_to_train": ["user"]}]}, {"template": CHATML, "loss_on": "all"},
          "roles_to_train is"),
+        ({"train_on_inputs": True}, {"template": CHATML, "loss_on": "all"},
+         "each turn's words and the token that ends them carried a loss"),
         ({"datasets": [{"roles_to_train": ["user"], "chat_template": "chatml"}]},
          {"template": CHATML, "loss_on": "assistant"}, "axolotl's own template 'chatml'"),
     ],
@@ -212,7 +230,13 @@ def test_what_a_file_says_and_raymia_does_not_do_is_assumed_to_change_nothing(tm
          "max_length", "axolotl's default of 512 held"),
         ({"completion_only_loss": False, "max_length": 64}, "tokens", {"input_ids": [1, 2]},
          "loss_on", "say `loss_on: all` if the records have that column"),
-        (AXOLOTL, "chat", CHAT, "loss_on", "the line break is scored, too"),
+        (AXOLOTL, "chat", CHAT, "loss_on", "an empty think block, or an end that is not one"),
+        (COMPLETION, "text", "A heron is a bird.", "packing", "began without the text before it"),
+        ({**LLAMA_FACTORY, "packing": True}, "chat", CHAT, "packing",
+         "predicted after those before it in its row"),
+        ({"stage": "pt", "packing": False}, "text", "A heron is a bird.", "special_tokens",
+         "say `special_tokens: false` where texts began without one"),
+        (LLAMA_FACTORY, "chat", CHAT, "truncate", "keeps its last answer; raymia cuts off the end"),
     ],
 )  # fmt: skip
 def test_what_a_file_leaves_open_is_said_until_it_is_told(
@@ -221,9 +245,68 @@ def test_what_a_file_leaves_open_is_said_until_it_is_told(
     own = {"template": CHATML} if kind == "chat" else {}
     found = resolved(tmp_path, content, kind, payload, **own)
     assert sentence in found.assumed[key]
-    told = {"eos": True, "packing": "separate", "loss_on": "all", "max_length": 64}[key]
+    told = {"eos": True, "packing": "separate", "loss_on": "all", "max_length": 64,
+            "truncate": "drop", "special_tokens": True}[key]  # fmt: skip
     told_so = resolved(tmp_path, content, kind, payload, **own, **{key: told})
     assert sentence not in str(told_so.assumed)
+
+
+def test_texts_that_axolotl_splits_into_rows_are_scored_whole(tmp_path):
+    text = "A heron is a bird that wades. " * 20
+    training = resolved(tmp_path, COMPLETION, "text", text).training
+    rendered = TrainedReader(AutoTokenizer.from_pretrained(BASE), training).read([text])[0]
+    assert rendered.error is None
+    assert len(rendered.ids) > 16
+
+
+@pytest.mark.parametrize("kind", ["text", "completion"])
+def test_a_text_that_the_tokenizer_would_begin_twice_is_told_of(tmp_path, kind):
+    model = checkpoint(beginning_model(tmp_path / "model"))
+    begin = AutoTokenizer.from_pretrained(BASE).bos_token
+
+    def told(text, training):
+        pair = {"prompt": text, "completion": " A bird."}
+        return begins_twice(training, model, [text if kind == "text" else json.dumps(pair)])
+
+    for training in [Training(kind, "all"), *([None] if kind == "text" else [])]:
+        assert "say `special_tokens: false`" in told(f"{begin}What is a heron?", training)
+        assert told("What is a heron?", training) is None
+    bare = Training(kind, "all", special_tokens=False)
+    assert told(f"{begin}What is a heron?", bare) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [({**TRL, "load_in_4bit": True}, "4 bits"), ({**TRL, "load_in_8bit": True}, "8 bits"),
+     ({"sequence_len": 64, "adapter": "qlora"}, "4 bits"),
+     ({**LLAMA_FACTORY, "quantization_bit": 4}, "4 bits"),
+     ({**LLAMA_FACTORY, "quantization_bit": 3}, "3 bits"),
+     ({**TRL, "load_in_4bit": False}, None), ({"sequence_len": 64, "adapter": "lora"}, None)],
+)  # fmt: skip
+def test_an_adapter_of_a_quantized_base_is_said_to_be_scored_on_a_whole_one(
+    tmp_path, content, named
+):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(content))
+
+    def said(**changes):
+        where = ("text", "chosen", checkpoint(BASE, **changes), ["A heron."], "training")
+        return resolve_training(TrainingSpec(config=str(config)), *where).assumed
+
+    adapter = str(tmp_path)
+    line = said(adapter=adapter).get("quantization", "")
+    assert (f"on a base in {named}, and is scored on one" in line) == (named is not None)
+    assert ("say `quantization: nf4`" in line) == (named == "4 bits")
+    assert "quantization" not in said(adapter=adapter, quantization="nf4")
+    assert "quantization" not in said()
+
+
+def test_conversations_that_llama_factory_packs_are_cut_one_by_one(tmp_path):
+    content = {**LLAMA_FACTORY, "cutoff_len": 80, "packing": True}
+    long = {"messages": chat("What is a heron?", "A bird that wades. " * 20)}
+    training = resolved(tmp_path, content, "chat", long, template=CHATML).training
+    reader = TrainedReader(AutoTokenizer.from_pretrained(BASE), training)
+    assert len(reader.read([json.dumps(long)])[0].ids) == 80
 
 
 def test_what_a_file_was_read_as_is_said(tmp_path):
@@ -244,12 +327,14 @@ def test_what_a_file_was_read_as_is_said(tmp_path):
          "packing_strategy is 'ffd', and raymia knows bfd, bfd_split, bfd-requeue, wrapped"),
         ({"truncation_mode": "middle"}, {"truncate": "start"},
          "truncation_mode is 'middle', and raymia knows keep_start, keep_end"),
+        ({"dataset_kwargs": {"skip_prepare_dataset": True}}, {"max_length": 64},
+         "with skip_prepare_dataset the training was given tokens; give these as records, or"),
     ],
 )  # fmt: skip
 def test_a_way_of_trls_that_is_not_known_is_refused_until_it_is_told(
     tmp_path, changed, own, sentence
 ):
-    with pytest.raises(InputError, match=f"{sentence}; say `{next(iter(own))}` beside `config`"):
+    with pytest.raises(InputError, match=f"{sentence}.* say `{next(iter(own))}` beside `config`"):
         resolved(tmp_path, {**TRL, **changed}, "text", "A heron is a bird.")
     found = resolved(tmp_path, {**TRL, **changed}, "text", "A heron is a bird.", **own).training
     assert {key: getattr(found, key) for key in own} == own
@@ -323,7 +408,7 @@ def test_an_adapters_template_is_its_own_however_it_was_saved(tmp_path, name, co
 def test_records_with_tools_are_written_by_the_template_for_tools_where_there_is_one(tmp_path):
     both = {
         "default": f"{CHATML}\n",
-        "tool_use": f"\n{{{{ tools[0].name }}}} has tools. {CHATML}\n",
+        "tool_use": f"\n{{{{ tools | map(attribute='name') | join }}}} has tools. {CHATML}\n",
     }
     in_settings, in_files = tmp_path / "settings", tmp_path / "files"
     (in_files / "additional_chat_templates").mkdir(parents=True)
@@ -335,16 +420,44 @@ def test_records_with_tools_are_written_by_the_template_for_tools_where_there_is
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     for folder in (in_settings, in_files):
         own = own_template(checkpoint(BASE, adapter=str(folder)))
-        for tools in (None, [{"name": "a compass"}]):
+        for tools in (None, [], [{"name": "a compass"}]):
             tokenizer.chat_template = both
             by_transformers = tokenizer.apply_chat_template(
                 CHAT["messages"], tools=tools, tokenize=False
             )
             tokenizer.chat_template = own
-            assert by_transformers.startswith("\na compass") == (tools is not None)
+            assert by_transformers.startswith("\na compass") == bool(tools)
+            assert by_transformers.startswith("\n") == (tools is not None)
             assert by_transformers == tokenizer.apply_chat_template(
                 CHAT["messages"], tools=tools, tokenize=False
             )
+
+
+TELLS_TOOLS = "{% if tools is not none %}Tools: {{ tools | length }}. {% endif %}" + CHATML
+
+
+@pytest.mark.parametrize(
+    ("content", "is_told"),
+    [({**TRL, "assistant_only_loss": False}, True), (AXOLOTL, False), (LLAMA_FACTORY, False)],
+)
+def test_a_template_is_told_of_no_tools_where_its_training_told_it(tmp_path, content, is_told):
+    record = {**CHAT, "tools": []}
+    own = {"template": TELLS_TOOLS, "loss_on": "all"}
+    training = resolved(tmp_path, content, "chat", record, **own).training
+    reader = TrainedReader(AutoTokenizer.from_pretrained(BASE), training)
+    payload = json.dumps(record)
+    assert reader.read([payload])[0].error is None
+    assert reader.turns(payload)[0].startswith("Tools: 0. ") == is_told
+
+
+def test_only_a_training_that_left_out_empty_tools_has_another_key(tmp_path):
+    def key(content):
+        own = {"template": CHATML, "loss_on": "all", "max_length": 64, "truncate": "end"}
+        return resolved(tmp_path, content, "chat", CHAT, **own).training.key_parts()
+
+    without = dict(key(AXOLOTL))
+    assert without.pop("leaves_out_empty_tools")
+    assert key({**TRL, "assistant_only_loss": False}) == without
 
 
 def test_an_adapters_template_that_is_no_text_is_refused_with_its_file(tmp_path):

@@ -20,7 +20,7 @@ from chat_templates import (
     RAISES,
     chat,
 )
-from tiny_models import BASE, checkpoint, plain_answer
+from tiny_models import BASE, checkpoint, plain_answer, with_a_beginning
 from transformers import AutoTokenizer
 
 from raymia.models.causal import limits
@@ -53,6 +53,27 @@ def scored(tokenizer, rendered):
     assert rendered.error is None
     ids = np.array(rendered.ids)[rendered.scored]
     return tokenizer.decode(ids)
+
+
+def test_a_training_that_added_no_tokens_reads_texts_without_them(tokenizer):
+    beginning = with_a_beginning(tokenizer)
+    begin, text = beginning.bos_token_id, f"{beginning.bos_token}A heron wades."
+    both, one = ({}, {"special_tokens": False})
+    assert read(beginning, text, "text", "all", **both).ids[:2] == [begin, begin]
+    bare = read(beginning, text, "text", "all", **one).ids
+    assert bare == read(beginning, text, "text", "all", **both).ids[1:]
+    pair = json.dumps({"prompt": text, "completion": " It is tall."})
+    assert read(beginning, pair, "completion", "completion", **one).ids.count(begin) == 1
+
+    reader = TrainedReader(beginning, Training("text", "all", special_tokens=False, max_length=5))
+    assert reader.begun(text, 0.5)[0] == bare[: len(reader.begun(text, 0.5)[0])]
+    assert reader.text(text) == beginning.decode(bare[:5])
+
+
+def test_only_a_training_that_added_no_tokens_says_so_in_its_key():
+    usual, bare = Training("text", "all"), Training("text", "all", special_tokens=False)
+    assert {**usual.key_parts(), "special_tokens": False} == bare.key_parts()
+    assert "special_tokens" not in usual.key_parts()
 
 
 # ------------------------------------------------------------------ which tokens
@@ -170,9 +191,9 @@ def test_a_long_record_is_cut_as_the_training_cut_it(tokenizer, side, kept):
 
 def test_a_record_of_which_nothing_was_trained_on_is_no_evidence(tokenizer):
     cut = read(tokenizer, CHAT, template=CHATML, max_length=5)
-    assert cut.error == "no token carried a loss among the 5 tokens that it was cut to"
+    assert cut.error == "no token carried a loss among the 5 tokens that are left of it"
     dropped = read(tokenizer, CHAT, template=CHATML, max_length=5, truncate="drop")
-    assert dropped.error == "longer than 5 tokens, so the training left it out"
+    assert dropped.error == "longer than 5 tokens, so it is left out"
     joined = read(tokenizer, CHAT, template=CHATML, max_length=5, packing="joined")
     assert joined.error is None
 

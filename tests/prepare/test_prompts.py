@@ -6,7 +6,7 @@ import json
 
 import pytest
 from chat_templates import CHATML, chat
-from tiny_models import BASE, checkpoint, passages
+from tiny_models import BASE, checkpoint, passages, with_a_beginning
 from transformers import AutoTokenizer
 
 from raymia.models.causal.training import Training
@@ -121,3 +121,12 @@ def test_conversations_that_ask_one_thing_are_refused_by_the_tokenizer_alone():
     refuse_prompts(target, [*asked, other], reference())
     with pytest.raises(InputError, match="not one of 1 prompts can be used: longer than the 8"):
         refuse_prompts(target, [other], reference(max_tokens=16))
+
+
+def test_prompts_begin_as_the_texts_of_a_training_that_added_no_tokens():
+    own = AutoTokenizer.from_pretrained(BASE)
+    tokenizer, texts = with_a_beginning(own), ["A heron wades.", "The grebe dives."]
+    bare = [own(text)["input_ids"][:3] for text in texts]
+    assert beginnings_of(tokenizer, texts, 3, special_tokens=False).ids == bare
+    begun = [[own.bos_token_id, *ids[:2]] for ids in bare]
+    assert beginnings_of(tokenizer, texts, 3).ids == begun

@@ -121,3 +121,7 @@ def test_of_tokens_of_several_turns_what_stands_before_the_last_answer_is_compar
     first = {"input_ids": [5, 6], "labels": [-100, 6]}
     assert is_found("tokens", record, same)
     assert not is_found("tokens", record, first)
+
+
+def test_a_prompt_that_says_it_has_no_tools_asks_the_same():
+    assert is_found("chat", talk(ASKED, ANSWER), talk(ASKED, tools=[]))

@@ -343,6 +343,14 @@ def test_labels_of_a_csv_are_true_or_false_by_their_words(tmp_path):
         read(tmp_path, as_text)
 
 
+@pytest.mark.parametrize("tools", [[], "[]"])
+def test_a_row_that_says_it_has_no_tools_is_another_than_one_that_does_not(tools):
+    content, _ = canonical("chat", {"messages": TALK, "tools": tools})
+    assert content == {"messages": TALK, "tools": []}
+    for nothing in ({}, {"tools": None}, {"tools": ""}):
+        assert canonical("chat", {"messages": TALK, **nothing})[0] == {"messages": TALK}
+
+
 def test_a_payload_holds_the_whole_record(tmp_path):
     (payload,) = (
         read(tmp_path, [{"messages": TALK, "tools": [{"type": "function"}]}])

@@ -246,7 +246,7 @@ def test_a_record_that_cannot_be_read_is_set_aside_and_is_no_member(tmp_path):
         tmp_path, tiny("gpt2"), rows=rows, training={"max_length": 100, "truncate": "drop"}
     )))  # fmt: skip
     (one,) = found.set_aside
-    assert one.reason == "longer than 100 tokens, so the training left it out"
+    assert one.reason == "longer than 100 tokens, so it is left out"
     assert one.where.endswith("line 13")
     assert len(found.split.members) + len(found.split.held_out) == 12
 

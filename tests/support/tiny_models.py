@@ -83,6 +83,22 @@ def with_an_end(tokenizer):
     return ends
 
 
+def with_a_beginning(tokenizer):
+    """A tokenizer that begins texts with a token of its own."""
+    begins = copy.deepcopy(tokenizer)
+    begins._tokenizer.post_processor = TemplateProcessing(
+        single="<begin> $A", special_tokens=[("<begin>", tokenizer.bos_token_id)]
+    )
+    return begins
+
+
+def beginning_model(folder):
+    """The shipped base with such a tokenizer; returns the folder."""
+    shutil.copytree(BASE, folder, copy_function=shutil.copyfile)
+    with_a_beginning(AutoTokenizer.from_pretrained(BASE)).save_pretrained(folder)
+    return Path(folder)
+
+
 def save_tiny(folder, kind="gpt2", *, seed=0, **overrides):
     """Save a randomly initialised model with the shipped tokenizer; returns the folder."""
     key = (kind, seed, repr(sorted(overrides.items())))

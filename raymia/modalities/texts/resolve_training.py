@@ -11,15 +11,18 @@ from typing import Any
 
 from raymia.modalities.texts.templates import dated, refuse_unknown_arguments, template_of
 from raymia.modalities.texts.training_files import (
+    BITS,
     EOS_TOKEN,
+    NO_EMPTY_TOOLS,
     NOT_CERTAIN,
     PROMPT_LIMIT,
+    TEXT_FIELD,
     read_training_file,
 )
 from raymia.models.causal.answering import Answering
 from raymia.models.causal.labels import has_marks
 from raymia.models.causal.limits import RenderingError
-from raymia.models.causal.rendering import TrainedReader
+from raymia.models.causal.rendering import TrainedReader, reader_for
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.training import Side, Training
 from raymia.models.endpoints.resolver import Endpoint
@@ -55,11 +58,13 @@ class Resolved:
     ----------
     assumed : what is not said, each as a sentence, by the key that would say it.
     program : whose file was read; empty for none.
+    text_field : the column from which texts were trained, where that file names it.
     """
 
     training: Training
     assumed: Mapping[str, str] = field(default_factory=dict)
     program: str = ""
+    text_field: str | None = None
 
 
 def resolve_training(
@@ -130,12 +135,14 @@ def resolve_training(
         )
     if program and "loss_on" in assumed:
         assumed["loss_on"] += f", as {program} does by default"
+    if BITS in said and (line := _on_a_whole_base(checkpoint, said[BITS])):
+        assumed["quantization"] = line
     if spec.config is not None:
         assumed["config"] = _read_as(spec.config, program, said, own)
     uncertain = said.get(NOT_CERTAIN, {})
     assumed |= {key: line for key, line in uncertain.items() if key not in own}
     lines = {key: f"{where}: {line}" for key, line in assumed.items()}
-    return Resolved(training, lines, program)
+    return Resolved(training, lines, program, said.get(TEXT_FIELD))
 
 
 def _put_together(
@@ -184,6 +191,8 @@ def _put_together(
         system=said.get("system"),
         packing=said.get("packing") or "none",
         side=side,
+        special_tokens=said.get("special_tokens") is not False,
+        leaves_out_empty_tools=conversations and bool(said.get(NO_EMPTY_TOOLS)),
     )
     if training.packing == "joined":
         assumed["packing"] = (
@@ -193,12 +202,43 @@ def _put_together(
     return training, assumed
 
 
+def _on_a_whole_base(checkpoint: CausalCheckpoint | Endpoint, bits: int) -> str:
+    """That an adapter is scored on another base than it was trained on; empty where it is not."""
+    if not isinstance(checkpoint, CausalCheckpoint) or checkpoint.adapter is None:
+        return ""
+    if checkpoint.quantization != "none":
+        return ""
+    named = {4: "nf4", 8: "int8"}.get(bits)
+    return (
+        f"the adapter was trained on a base in {bits} bits, and is scored on one that is not "
+        "quantized" + (f"; say `quantization: {named}` under the target otherwise" if named else "")
+    )
+
+
+def begins_twice(
+    training: Training | None, checkpoint: CausalCheckpoint | Endpoint, payloads: Sequence[str]
+) -> str | None:
+    """That the tokenizer puts before a text what it begins with already, as a sentence; None where
+    it does not."""
+    tokenizer = tokenizer_of(checkpoint)
+    begins, reader = tokenizer.bos_token_id, reader_for(tokenizer, training)
+    if begins is None or (training is not None and training.format == "tokens"):
+        return None
+    if all(read.ids[:2] != [begins, begins] for read in reader.read(_some(payloads))):
+        return None
+    return (
+        f"a record begins with {tokenizer.bos_token!r}, and the tokenizer puts that before it once "
+        "more; say `special_tokens: false` where the training added none, as Unsloth does not to "
+        "such texts"
+    )
+
+
 def _read_as(path: str, program: str, said: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """What a training's own file was read as, so that it can be checked."""
     name = PurePosixPath(path).name
     if not program:
         return f"{name} is of Transformers' Trainer, and says nothing of how records were read"
-    keys = ("loss_on", "max_length", "truncate", "eos", "packing", "system")
+    keys = ("loss_on", "max_length", "truncate", "eos", "special_tokens", "packing", "system")
     read = [f"`{key}: {json.dumps(said[key])}`" for key in keys if key in said and key not in own]
     return (
         f"{name} is read as a file of {program}'s: {', '.join(read).replace(chr(34), '')}; what it "

@@ -205,6 +205,8 @@ def _training_section(resolved: ResolvedTraining) -> dict[str, Any]:
     }
     if own.max_length is not None:
         section["max_length"] = own.max_length
+    if not own.special_tokens:
+        section["special_tokens"] = False
     if own.system is not None:
         section["system"] = own.system
     if own.template is not None:

@@ -171,7 +171,7 @@ def _within_context(
     """The training with the length that records are cut to, which the model has room for."""
     context = base.facts.context
     packing: Packing = "separate" if spec.trainer.packing else "none"
-    training = replace(training, packing=packing)
+    training = replace(training, packing=packing, leaves_out_empty_tools=False)
     if context is None:
         if spec.trainer.packing and training.max_length is None:
             raise InputError(

@@ -87,7 +87,7 @@ def _one_of(template: Any) -> str | None:
         with_tools, template = template.get("tool_use"), template.get("default")
         if with_tools is not None and template is not None:
             parts = _as_a_part(str(with_tools)), _as_a_part(str(template))
-            template = "{{% if tools %}}{}{{% else %}}{}{{% endif %}}".format(*parts)
+            template = "{{% if tools is not none %}}{}{{% else %}}{}{{% endif %}}".format(*parts)
     return None if template is None else str(template)
 
 

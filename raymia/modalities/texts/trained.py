@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raymia.inputs.base import Problems
-from raymia.modalities.texts.resolve_training import resolve_training
+from raymia.modalities.texts.resolve_training import begins_twice, resolve_training
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.training import Training
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import Endpoint
 from raymia.records.conversations import COLUMNS
 from raymia.records.tables import column_names
-from raymia.spec import AuditSpec, EndpointTarget, ImageTrainingSpec, TargetSpec, TextRecordsSpec
+from raymia.spec import AuditSpec, EndpointTarget, TargetSpec, TextRecordsSpec, TrainingSpec
 from raymia.util.errors import InputError
 from raymia.util.once import Once
 
@@ -66,6 +66,7 @@ def as_trained(
     found: dict[str, Training | None] = {}
     assumed: list[str] = []
     programs: set[str] = set()
+    fields: dict[str, str] = {}
     targets = dict(given.targets)
     for place, written in zip(places, spec.targets, strict=True):
         checkpoint = given.targets.get(written.name)
@@ -80,7 +81,8 @@ def as_trained(
             continue
         assert isinstance(written, TargetSpec | EndpointTarget)
         own, whole = written.training, written.training or spec.training
-        assert not isinstance(whole, ImageTrainingSpec), "refused: the records are texts"
+        assert whole is None or isinstance(whole, TrainingSpec), "refused: the records are texts"
+        where = "training" if own is None else f"{place}.training"
         one = problems.attempt(
             resolve_training,
             whole,
@@ -88,16 +90,23 @@ def as_trained(
             records.side,
             checkpoint,
             payloads,
-            "training" if own is None else f"{place}.training",
+            where,
             base=base if isinstance(base, CausalCheckpoint) else None,
         )
         found[written.name] = None if one is None else one.training
         if one is not None:
             assumed += one.assumed.values()
             programs.add(one.program)
+            if one.text_field is not None:
+                fields[one.text_field] = one.program
             targets[written.name] = checkpoint.read_as(one.training, once)
+        if whole is None or whole.special_tokens is None:
+            twice = problems.attempt(begins_twice, found[written.name], checkpoint, payloads)
+            assumed += [] if twice is None else [f"{where}: {twice}"]
     if "TRL" in programs and records.format is None and kind == "text":
         problems.attempt(refuse_prompts_beside_texts, records)
+    if kind == "text":
+        problems.attempt(refuse_other_texts, records, fields)
     training = next(iter(found.values()), None)
     parts: dict[str, str] = {}
     for name, how in found.items():
@@ -124,11 +133,28 @@ def as_trained(
     return AsTrained(targets, references, training, on_other_parts, otherwise, said)
 
 
+def refuse_other_texts(records: TextRecordsSpec, fields: Mapping[str, str]) -> None:
+    """Refuse files that also have the column from which a training took its texts.
+
+    Parameters
+    ----------
+    fields : columns that files of trainings name, each with the program whose file it is.
+    """
+    others = {field for field in fields if field != records.text_column}
+    found = [(path, others & {*column_names(path)}) for path in _paths(records) if others]
+    if problems := [
+        f"{path}: {fields[field]} trained on its column {field!r}, and records.text_column is "
+        f"{records.text_column!r}; say `text_column: {field}` under `records`"
+        for path, beside in found
+        for field in sorted(beside)
+    ]:
+        raise InputError(problems)
+
+
 def refuse_prompts_beside_texts(records: TextRecordsSpec) -> None:
     """Refuse files whose texts TRL did not train on: of a row that has a prompt, it takes that and
     the completion, whatever other columns there are."""
-    paths = (*records.members, *records.non_members, *records.candidates)
-    beside = [path for path in paths if {*column_names(path)} >= {*COLUMNS["completion"]}]
+    beside = [path for path in _paths(records) if {*column_names(path)} >= {*COLUMNS["completion"]}]
     if beside:
         raise InputError(
             f"{path}: it has the columns prompt and completion beside {records.text_column!r}, and "
@@ -137,3 +163,7 @@ def refuse_prompts_beside_texts(records: TextRecordsSpec) -> None:
             "alone"
             for path in beside
         )
+
+
+def _paths(records: TextRecordsSpec) -> tuple[str, ...]:
+    return (*records.members, *records.non_members, *records.candidates)

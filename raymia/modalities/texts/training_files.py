@@ -20,6 +20,12 @@ EOS_TOKEN = "eos_token"
 """The token that was put after texts, where a training chose it."""
 PROMPT_LIMIT = "max_prompt_length"
 """Tokens that prompts were cut to by themselves."""
+BITS = "bits"
+"""Bits to which the base was quantized for the training of an adapter."""
+TEXT_FIELD = "text_field"
+"""The column from which texts were trained, where a file names it."""
+NO_EMPTY_TOOLS = "leaves_out_empty_tools"
+"""Whether templates were told nothing of an empty list of tools."""
 NOT_CERTAIN = "not_certain"
 """What a file leaves open, or no key can say, as sentences by the key that may say it."""
 REFUSED = "refused"
@@ -60,16 +66,40 @@ TRUNCATED: Mapping[str, TruncatedSide] = {"keep_start": "end", "keep_end": "star
 """What TRL cuts off."""
 HIDDEN = "<EOS_TOKEN>"
 """What Transformers writes in place of a token when it saves arguments as JSON."""
-LINE_BREAK = (
-    "axolotl trains an answer and the token that ends its turn; where the template puts a line "
-    "break after that token, the line break is scored, too"
+AS_PREPARED = (
+    "give the records as axolotl prepared them (dataset_prepared_path), which are tokens with "
+    "labels, without `config`"
+)
+ENDS_OF_ANSWERS = (
+    "axolotl trains an answer's words and the eos_token behind them, or in its place the "
+    "eot_tokens that the file names; what else the template writes in the assistant's turn is "
+    "scored, too, as a line break behind its end, an empty think block, or an end that is not one "
+    f"of these tokens; where there is such a thing, {AS_PREPARED}"
 )
 AXOLOTL_SEQUENCE = 512
 AXOLOTL_DEFAULT = (
     "the file has no sequence_len, and it is assumed that axolotl's default of "
     f"{AXOLOTL_SEQUENCE} held; say `max_length` where the training had another"
 )
+ROWS_OF_ONE_TEXT = (
+    "axolotl trains a text of more than sequence_len tokens as several rows, and a later row began "
+    "without the text before it; such a text is scored as a whole"
+)
 LLAMA_FACTORY_CUTOFF = 2048
+CUT_BY_TURN = (
+    "LLaMA-Factory shortens the turns of a record of more than cutoff_len tokens and often keeps "
+    "its last answer; raymia cuts off the end, so such a record may be scored on other tokens, or "
+    "have none that are scored; say `truncate: drop` to leave such records out"
+)
+BEGUN_BY_BOS = (
+    "LLaMA-Factory begins texts with a BOS where the tokenizer has `add_bos_token`, which depends "
+    "on the version of transformers, and it is assumed that it did as the tokenizer does now; say "
+    "`special_tokens: false` where texts began without one"
+)
+ROWS_OF_WHOLE_RECORDS = (
+    "rows held several records, each of them whole; a record may have been predicted after those "
+    "before it in its row, which are not known; it is scored by itself"
+)
 AXOLOTL_BY_TURN = ("message_field_training", "message_field_training_detail", "train_on_eot")
 """By which axolotl's conversations say themselves what carries a loss."""
 OWN_TEMPLATES = ("tokenizer_default", "jinja")
@@ -81,7 +111,7 @@ KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(
         ("truncation_mode", "packing_strategy", "chat_template_path", EOS_TOKEN, "chat_template",
          "chat_template_jinja", "default_system", "default_system_message", "stage",
-         "excess_length_strategy"),
+         "excess_length_strategy", "dataset_text_field"),
         TEXT,
     ),
     **dict.fromkeys(
@@ -89,7 +119,9 @@ KINDS: Mapping[str, Kind] = {
          "train_on_prompt", "train_on_inputs", "sample_packing"),
         FLAG,
     ),
-    "chat_template_kwargs": OBJECT,
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit"), FLAG),
+    "quantization_bit": WHOLE,
+    **dict.fromkeys(("chat_template_kwargs", "dataset_kwargs"), OBJECT),
 }  # fmt: skip
 """What is read of such files at their top; null stands for a key that is not there."""
 
@@ -142,7 +174,7 @@ def read_training_file(
         return "", {}
     for name, keys, read in readers:
         if any(key in content for key in keys):
-            said = read(content, kind, named)
+            said = {**read(content, kind, named), BITS: _bits(content)}
             for key, reason in (said.pop(REFUSED, None) or {}).items():
                 if key not in beside:
                     raise InputError(reason)
@@ -192,15 +224,26 @@ def _trl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
                 f"{where}: truncation_mode is {mode!r}, and raymia knows {', '.join(TRUNCATED)}; "
                 "say `truncate` beside `config`"
             )
+    limit = earlier or content.get("max_length", TRL_MAX_LENGTH)
+    told = content.get("dataset_kwargs") or {}
+    if told.get("skip_prepare_dataset"):
+        limit, packing = None, "none"
+        if kind != "tokens":
+            refused["max_length"] = (
+                f"{where}: with skip_prepare_dataset the training was given tokens; give these as "
+                "records, or say `max_length` beside `config`, to which they were cut"
+            )
     return {
         "loss_on": loss_on,
-        "max_length": earlier or content.get("max_length", TRL_MAX_LENGTH),
+        "max_length": limit,
         "truncate": truncate,
         "eos": True,
         "packing": packing,
         "template": _file_beside(template, where) if template.endswith(JINJA) else None,
         "template_arguments": content.get("chat_template_kwargs"),
         EOS_TOKEN: content.get(EOS_TOKEN),
+        "special_tokens": False if earlier and told.get("add_special_tokens") is False else None,
+        TEXT_FIELD: content.get("dataset_text_field"),
         PROMPT_LIMIT: content.get(PROMPT_LIMIT) if kind in ("preference", "unpaired") else None,
         NOT_CERTAIN: _not_certain_of_trl(content, kind),
         REFUSED: refused,
@@ -242,8 +285,7 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
     if kind == "chat" and (by_turn or first.get("train_on_eos", "turn") != "turn"):
         raise InputError(
             f"{where}: {' and '.join(by_turn) or 'train_on_eos'} chooses tokens that no `loss_on` "
-            "names; give the records as axolotl prepared them (dataset_prepared_path), which are "
-            "tokens with labels, without `config`"
+            f"names; {AS_PREPARED}"
         )
     if (
         isinstance(sets, list)
@@ -258,26 +300,39 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
     roles = [roles] if isinstance(roles, str) else roles
     if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
         raise InputError(f"{where}: roles_to_train should be a list of roles, but is {roles!r}")
-    whole = content.get("train_on_inputs", False) or first.get("type") == "completion"
+    is_split = first.get("type") == "completion"
+    whole = content.get("train_on_inputs", False) or is_split
     if kind == "chat" and not whole and not {*roles} <= {"assistant", "gpt"}:
         refused["loss_on"] = (
             f"{where}: roles_to_train is {roles}, and raymia scores the assistant's turns or all; "
             "say `loss_on` beside `config`"
         )
+    if kind == "chat" and content.get("train_on_inputs"):
+        refused["loss_on"] = (
+            f"{where}: with train_on_inputs each turn's words and the token that ends them carried "
+            f"a loss, which no `loss_on` names; {AS_PREPARED}; or say `loss_on` beside `config`: "
+            "with `all`, what the template writes between turns is scored, too"
+        )
     loss_on = {"chat": "assistant", "completion": "completion", "unpaired": "completion"}.get(kind)
     not_certain = {}
     if kind == "chat" and not whole:
-        not_certain["loss_on"] = LINE_BREAK
+        not_certain["loss_on"] = ENDS_OF_ANSWERS
     if content.get("sequence_len") is None:
         not_certain["max_length"] = AXOLOTL_DEFAULT
+    packing: Packing = "separate" if content.get("sample_packing") else "none"
+    if is_split and kind == "text":
+        packing = "joined"
+        not_certain["packing"] = ROWS_OF_ONE_TEXT
     return {
         "loss_on": "all" if whole else loss_on,
         "max_length": content.get("sequence_len") or AXOLOTL_SEQUENCE,
         "truncate": "end" if content.get("excess_length_strategy") == "truncate" else "drop",
         "eos": True,
-        "packing": "separate" if content.get("sample_packing") else "none",
+        "packing": packing,
         "template": _file_beside(content.get("chat_template_jinja"), where),
         "system": content.get("default_system_message"),
+        TEXT_FIELD: stated_if(first, "field", TEXT, f"{where}: datasets"),
+        NO_EMPTY_TOOLS: True,
         NOT_CERTAIN: not_certain or None,
         REFUSED: refused,
     }
@@ -300,16 +355,39 @@ def _llama_factory(content: Mapping[str, Any], kind: RecordFormat, where: str) -
         loss_on = "last_assistant"
     if content.get("train_on_prompt"):
         loss_on = "all"
-    neat = content.get("neat_packing")
-    joined = content.get("packing") or (content.get("stage") == "pt" and kind == "text")
+    not_certain = {}
+    packing: Packing | None = "none"
+    if kind not in ("text", "tokens"):
+        not_certain["truncate"] = CUT_BY_TURN
+    if content.get("stage") == "pt":
+        packing = "none" if content.get("packing") is False else "joined"
+        if packing == "none":
+            not_certain["special_tokens"] = BEGUN_BY_BOS
+    elif kind in ("preference", "unpaired"):
+        pass  # which are never packed
+    elif content.get("neat_packing"):
+        packing = "separate"
+    elif content.get("packing"):
+        packing = None
+        not_certain["packing"] = ROWS_OF_WHOLE_RECORDS
     return {
         "loss_on": None if kind == "tokens" else loss_on,
         "max_length": content.get("cutoff_len", LLAMA_FACTORY_CUTOFF),
         "truncate": "end",
         "eos": True,
-        "packing": "separate" if neat else "joined" if joined else "none",
+        "packing": packing,
         "system": content.get("default_system"),
+        "special_tokens": False if packing == "joined" else None,
+        NO_EMPTY_TOOLS: True,
+        NOT_CERTAIN: not_certain or None,
     }
+
+
+def _bits(content: Mapping[str, Any]) -> int | None:
+    if content.get("load_in_4bit") or content.get("adapter") == "qlora":
+        return 4
+    bits: int | None = 8 if content.get("load_in_8bit") else content.get("quantization_bit")
+    return bits
 
 
 def _file_beside(path: Any, where: str) -> str | None:

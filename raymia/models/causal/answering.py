@@ -45,7 +45,7 @@ class Answering:
         RenderingError
             If the record has no answer, or the template cannot write what stands before it.
         """
-        kind, content = self.training.format, content_of(payload)
+        kind, content = self.training.format, self.reader.content_of(payload)
         given = given_to_template(content)
         if kind == "chat":
             return self.reader.prompt_ids(before_answer(content["messages"]), given)
@@ -114,7 +114,7 @@ class Answering:
 
     def scored_header_in(self, payload: str) -> str:
         """The same before the answers of a conversation, as to a tool."""
-        content = content_of(payload)
+        content = self.reader.content_of(payload)
         messages = content["messages"] if self.training.format == "chat" else []
         ends = (n + 1 for n, one in enumerate(messages) if n and one["role"] == "assistant")
         found = (self._header(messages[:end], given_to_template(content)) for end in ends)

@@ -70,29 +70,38 @@ class Reader(Protocol):
 
 
 class PlainReader:
-    """Reads a text as the tokenizer does by default, and scores all of it."""
+    """Reads a text as the tokenizer does by default, and scores all of it.
 
-    def __init__(self, tokenizer: Any) -> None:
+    Parameters
+    ----------
+    special_tokens : whether the tokenizer adds its own.
+    """
+
+    def __init__(self, tokenizer: Any, special_tokens: bool = True) -> None:
         self.tokenizer = tokenizer
+        self.options = {} if special_tokens else {"add_special_tokens": False}
 
     def read(self, payloads: Sequence[str]) -> list[Rendered]:
-        return [Rendered(tokens) for tokens in encoded(self.tokenizer, payloads)]
+        return [Rendered(tokens) for tokens in encoded(self.tokenizer, payloads, **self.options)]
 
     def read_after(self, payloads: Sequence[str]) -> list[Rendered]:
         """An end that the tokenizer adds stays: what is scored is the same as without a prefix."""
         bare = encoded(self.tokenizer, payloads, add_special_tokens=False)
-        whole = encoded(self.tokenizer, payloads)
+        whole = encoded(self.tokenizer, payloads, **self.options)
         return [
             Rendered(_without_beginning(ids, own)) for ids, own in zip(whole, bare, strict=True)
         ]
 
     def before(self, payloads: Sequence[str]) -> list[int]:
-        return beginnings(self.tokenizer, ["\n\n".join(payloads) + "\n\n"])[0]
+        return self._beginning("\n\n".join(payloads) + "\n\n")
 
     def begun(self, payload: str, share: float) -> tuple[list[int], int, int]:
         start = rest_begins(payload, share)
-        prompt = beginnings(self.tokenizer, [payload[:start].rstrip()])[0] if start else []
-        return prompt, len(beginnings(self.tokenizer, [payload])[0]), start
+        prompt = self._beginning(payload[:start].rstrip()) if start else []
+        return prompt, len(self._beginning(payload)), start
+
+    def _beginning(self, text: str) -> list[int]:
+        return beginnings(self.tokenizer, [text], **self.options)[0]
 
     def text(self, payload: str) -> str:
         return payload
@@ -104,12 +113,12 @@ class PlainReader:
         return change(payload)
 
 
-def beginnings(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def beginnings(tokenizer: Any, texts: Sequence[str], **options: Any) -> list[list[int]]:
     """Tokens of texts that something is to follow: without the end that some tokenizers add."""
     end = tokenizer.eos_token_id
     return [
         ids[:-1] if ids and ids[-1] == end and not text.endswith(tokenizer.eos_token) else ids
-        for ids, text in zip(encoded(tokenizer, texts), texts, strict=True)
+        for ids, text in zip(encoded(tokenizer, texts, **options), texts, strict=True)
     ]
 
 

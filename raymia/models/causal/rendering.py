@@ -35,6 +35,7 @@ from raymia.records.conversations import (
     carried_a_loss,
     content_of,
     given_to_template,
+    without_empty_tools,
 )
 from raymia.util.reasons import CAME
 
@@ -55,6 +56,7 @@ class TrainedReader:
     def __init__(self, tokenizer: Any, training: Training) -> None:
         self.tokenizer = tokenizer
         self.training = training
+        self._plain = PlainReader(tokenizer, training.special_tokens)
 
     def read(self, payloads: Sequence[str]) -> list[Rendered]:
         return each_within_limits(self._read, payloads, _unread)
@@ -76,7 +78,7 @@ class TrainedReader:
         if rendered.scored is None or rendered.error is not None:
             return [], 0, 0
         if self.training.format == "text":
-            return PlainReader(self.tokenizer).begun(text, share)
+            return self._plain.begun(text, share)
         places = np.flatnonzero(rendered.scored)
         length = int(places[-1]) + 1
         is_tokens = self.training.format == "tokens"
@@ -96,7 +98,7 @@ class TrainedReader:
     def _before_last(self, payload: str, ids: Sequence[int]) -> int:
         """Tokens of a record before its last message, or before its completion; 0 where the
         template does not write these alone."""
-        content = content_of(payload)
+        content = self.content_of(payload)
         if self.training.format == "chat":
             prompt, last = content["messages"][:-1], content["messages"][-1:]
         else:
@@ -141,7 +143,8 @@ class TrainedReader:
     def _of_text(self, text: str, ids: Sequence[int]) -> str:
         """What was cut out of a text, with the marks that stand in it, as those that were not cut
         have them, and without what was put before and after it."""
-        before, after = added_around(self.tokenizer)
+        adds = self.training.special_tokens
+        before, after = added_around(self.tokenizer) if adds else ([], [])
         if self.training.truncate == "end":
             kept = ids[len(before) :]
         else:
@@ -161,6 +164,11 @@ class TrainedReader:
         if self.training.format == "tokens":
             raise RenderingError(NO_WORDS)
         return changed_parts(payload, self.training, change)
+
+    def content_of(self, payload: str) -> dict[str, Any]:
+        """A record's content, as the training gave it to its template."""
+        content = content_of(payload)
+        return without_empty_tools(content) if self.training.leaves_out_empty_tools else content
 
     def prompt_ids(self, prompt: Part, given: Given) -> list[int]:
         """The tokens of a prompt that is to be answered."""
@@ -190,7 +198,7 @@ class TrainedReader:
         A turn is left out where the template writes those before it otherwise when they stand
         alone; there is none, and no text, where the record is no conversation.
         """
-        content = {} if self.training.format in ("text", "tokens") else content_of(payload)
+        content = {} if self.training.format in ("text", "tokens") else self.content_of(payload)
         if self.training.format == "chat":
             parts: Sequence[Part] = [content["messages"]]
         else:
@@ -216,11 +224,11 @@ class TrainedReader:
         limit = self.training.limit
         truncated = limit is not None and len(ids) > limit
         if truncated and self.training.truncate == "drop":
-            return Rendered([], error=f"longer than {limit} tokens, so the training left it out")
+            return Rendered([], error=f"longer than {limit} tokens, so it is left out")
         if truncated:
             ids, scored = ids[self.training.kept], scored[self.training.kept]
         if not scored[1:].any():
-            cut = f" among the {limit} tokens that it was cut to" if truncated else ""
+            cut = f" among the {limit} tokens that are left of it" if truncated else ""
             return Rendered([], error=f"no token carried a loss{cut}")
         scored[0] = False
         return Rendered(ids, scored, truncated)
@@ -230,7 +238,7 @@ class TrainedReader:
         kind = self.training.format
         if kind == "text":
             return self._all(self._encode(self._ended(payload)))
-        content = content_of(payload)
+        content = self.content_of(payload)
         if kind == "tokens":
             ids = list(content["input_ids"])
             self._refuse_unknown(ids)
@@ -394,7 +402,7 @@ class TrainedReader:
         return text + str(end)
 
     def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
+        ids: list[int] = self.tokenizer(text, verbose=False, **self._plain.options)["input_ids"]
         return ids
 
     def _all(self, ids: Sequence[int]) -> tuple[list[int], Bools]:

@@ -28,6 +28,8 @@ class Training:
     template : of conversations, as Jinja; None where no record is one.
     template_arguments : JSON of what else the template is given.
     side : which answer of a preference is scored.
+    special_tokens : whether the tokenizer added its own to texts.
+    leaves_out_empty_tools : whether a template was told nothing of an empty list of tools.
     """
 
     format: RecordFormat
@@ -40,6 +42,8 @@ class Training:
     system: str | None = None
     packing: Packing = "none"
     side: Side = "chosen"
+    special_tokens: bool = True
+    leaves_out_empty_tools: bool = False
 
     @property
     def limit(self) -> int | None:
@@ -75,6 +79,8 @@ class Training:
             "eos": self.eos,
             "system": self.system,
             "side": self.side,
+            **({} if self.special_tokens else {"special_tokens": False}),
+            **({"leaves_out_empty_tools": True} if self.leaves_out_empty_tools else {}),
         }
 
     @property
