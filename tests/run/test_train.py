@@ -25,7 +25,7 @@ from small_training import (
     weights,
     write_training,
 )
-from tiny_models import passages
+from tiny_models import beginning_model, passages
 
 from raymia.modalities.resolve import resolve_inputs
 from raymia.modalities.texts import run_training as run_train
@@ -238,6 +238,19 @@ def test_every_format_is_trained_on_and_audited_as_it_was(tmp_path, rows, traini
     found = mean_loss(model, payloads(inputs, True))
     assert found == pytest.approx(manifest["checkpoints"][0]["train_loss"], abs=2e-3)
     assert inputs.records.count(True) == 8
+
+
+@pytest.mark.training
+def test_a_training_that_added_no_tokens_to_texts_is_audited_so(tmp_path):
+    base = beginning_model(tmp_path / "base")
+    manifest = train(write_training(
+        tmp_path, base, rows=rows_of(passages(16)), training={"special_tokens": False}
+    ))  # fmt: skip
+    inputs = resolve_inputs(load_spec(tmp_path / "out" / MANIFEST_FILE))
+    (target,) = inputs.targets.values()
+    assert not target.training.special_tokens
+    found = mean_loss(load_causal_lm(target, batch_tokens=1_024), payloads(inputs, True))
+    assert found == pytest.approx(manifest["checkpoints"][0]["train_loss"], abs=2e-3)
 
 
 def test_a_record_that_cannot_be_read_is_set_aside_and_is_no_member(tmp_path):
