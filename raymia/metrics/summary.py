@@ -167,9 +167,9 @@ class AttackMetrics(Result):
     records_per_group: int | None = Field(
         default=None,
         ge=1,
-        description="of groups: records that each group's score is the mean of, the fewest that "
-        "any of them has with a score; none of records, and of groups in earlier runs, where it "
-        "was the mean of all",
+        description="of groups: records that each group's score is the mean of, as many as nine "
+        "of ten groups of each kind have with a score; none of records, and of groups in earlier "
+        "runs, where it was the mean of all",
     )
     auc: LimitedEstimate = Field(
         description="area under the ROC curve, with the wider of DeLong's and Newcombe's "
@@ -282,8 +282,8 @@ class CandidateClaims(Result):
     records_per_group: int | None = Field(
         default=None,
         ge=1,
-        description="of groups: records that each group's score is the mean of, the fewest that "
-        "any candidate group or group of non-members has with a score; none of records, and of "
-        "groups in earlier runs, where it was the mean of all",
+        description="of groups: records that each group's score is the mean of, as many as nine "
+        "of ten candidate groups and groups of non-members have with a score; none of records, "
+        "and of groups in earlier runs, where it was the mean of all",
     )
     claims: list[ClaimsAtRate] = Field(description="one for each rate")

@@ -67,9 +67,11 @@ def first_pictures(
             "records, and the threshold is theirs."
         )
     elif counted == "groups" and picture is not first and share_copies(result):
+        # A threshold of means of fewer records would be on another scale.
+        tested = None
         caption = (
             "The pictures are of groups of records, copies among them. The verdict counts groups "
-            "without copies, and the threshold is theirs."
+            "without copies."
         )
     elif counted == "groups" and picture is not first:
         caption = "The pictures are of groups of records, which the verdict counts."

@@ -41,7 +41,9 @@ def shown_bounds(result: RunResult, leader: AttackMetrics) -> list[ShownBound]:
         if (bound := best_bound(unit)) is not None and bound.chosen_by is not None
     ]
     compared = max(found, key=lambda pair: pair[1].chosen_by or 0.0, default=None)
-    own = [(leader.attack, bound) for bound in chance.tested(leader).epsilon]
+    unit = chance.units.get((leader.target, leader.attack))
+    # Without one the leader's bounds are of records, and would stand among those of other units.
+    own = [] if unit is None else [(leader.attack, bound) for bound in unit.epsilon]
     shown = [] if compared is None else [compared]
     shown += [pair for pair in own if pair != compared]
     return [ShownBound(attack, bound, (attack, bound) == compared) for attack, bound in shown]

@@ -65,7 +65,7 @@ class Disguise:
         """A sentence with other names for the ids, paths and addresses in it."""
         for path in self.paths:
             text = text.replace(path, self.path(path))
-        text = _PATH.sub(lambda found: self.path(found[0]), text)
+        text = _PATH.sub(lambda found: self.path(found[0]), hidden(text))
         text = re.sub(r"(<file [0-9a-f]{8}>)/[^\s:;,]*", r"\1", text)
         return _ID.sub(lambda found: self.id(found[0]), text)
 

@@ -23,6 +23,7 @@ from raymia.results import wording
 from raymia.results.chance import ERROR_RATE, Chance, Test, share_copies
 from raymia.results.ranking import (
     TargetRanking,
+    by_distinct,
     by_groups,
     exposure_across,
     few_allowed,
@@ -348,13 +349,18 @@ def _limits(
     measured = any(case.attack is not None for case in cases)
     limits += _on_records(result, measured)
     if measured and result.split_by_group:
+        tables, apart = (
+            (by_distinct(result), "groups without copies")
+            if share_copies(result)
+            else (by_groups(result), "groups")
+        )
         limits.append(
             "Members and non-members were split by groups, so the tests against chance count "
             "groups. Intervals on records take them for independent: where the records of a group "
             "are alike, they are too narrow"
             + (
-                ", and those in the table of groups are the ones to read."
-                if any(ranking.measured for ranking in by_groups(result))
+                f", and those in the table of {apart} are the ones to read."
+                if any(ranking.measured for ranking in tables)
                 else "."
             )
         )

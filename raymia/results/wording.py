@@ -293,14 +293,14 @@ def score_of_groups(metrics: Iterable[Metrics]) -> str:
     why = "A mean of more scatters less, so that groups with more would look unlike the others."
     if found == [1]:
         return (
-            "A group's score is that of the first of its records with one: some group has no more. "
-            f"{why}"
+            "A group's score is that of the first of its records with one: more than one group in "
+            f"ten has no more. {why}"
         )
     several = count(found[0]) if len(found) == 1 else f"{count(found[0])} to {count(found[-1])}"
     by = "" if len(found) == 1 else ", by the attack"
     return (
-        f"A group's score is the mean of the first {several} of its records with one{by}: the "
-        f"fewest that any group has. {why}"
+        f"A group's score is the mean of the first {several} of its records with one{by}: as "
+        f"many as nine of ten groups of each kind have. Groups with fewer have no score. {why}"
     )
 
 

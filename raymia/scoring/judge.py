@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from raymia.inputs.base import Inputs
 
 NAMED = 5
+SMALL = 10
+"""Of so many groups of a side one may have fewer records than a group's score is the mean of."""
 """Mixed groups that a note names."""
 
 
@@ -81,21 +83,23 @@ class Groups:
         found: BoolArray = np.bincount(self.of_record[among], minlength=size + 1)[:size] > 0
         return found
 
-    def scores(self, values: Scores, among: BoolArray) -> tuple[Scores, int]:
-        """Scores of groups: the mean of as many of its scored records as each of them has, the
-        first.
+    def scores(self, values: Scores, among: BoolArray, side: BoolArray) -> tuple[Scores, int]:
+        """Scores of groups: the mean of the first of its scored records, of all groups of as many.
 
         A mean of many scatters less than a mean of few, so that of means of all their records the
-        smaller groups alone would be in the tail.
+        smaller groups alone would be in the tail. As many count as nine of ten groups of each
+        side have; a few small groups would weaken all otherwise. To choose by sizes looks at no
+        score.
 
         Parameters
         ----------
         values : [records]; NaN for none.
         among : [groups], those that are compared.
+        side : [groups], on which of the two sides that are compared each is.
 
         Returns
         -------
-        scores : [groups]; NaN for a group without a scored record, and for those not compared.
+        scores : [groups]; NaN for a group with fewer scored records, and for those not compared.
         each : records that a score is the mean of; 0 where no group has one.
         """
         size = len(among)
@@ -107,12 +111,18 @@ class Groups:
         means: Scores = np.full(size, np.nan)
         if not rows.size:
             return means, 0
-        has_some = counts > 0
-        each = int(counts[has_some].min())
+        sizes = [counts[(counts > 0) & (side == one)] for one in (True, False)]
+        each = min(_of_enough(found) for found in sizes if found.size)
         first = np.arange(rows.size) - (np.cumsum(counts) - counts)[of] < each
         totals = np.bincount(of[first], weights=values[rows[first]], minlength=size)
-        means[has_some] = totals[has_some] / each
+        has_enough = counts >= each
+        means[has_enough] = totals[has_enough] / each
         return means, each
+
+
+def _of_enough(counts: IntArray) -> int:
+    """The most records that nine of ten groups have."""
+    return int(np.sort(counts)[counts.size // SMALL])
 
 
 @dataclass(frozen=True)
@@ -178,13 +188,13 @@ class Judge:
         if self.groups is not None:
             labels = self.groups.labels
             if labels.can_measure:
-                means, each = self.groups.scores(values, labels.known)
+                means, each = self.groups.scores(values, labels.known, labels.is_member)
                 of_groups = _with_each(self._measure(means, labels, names), each)
             if isinstance(of_groups, AttackMetrics):
                 by_group = {**names, "target": of_groups_of(target)}
                 group_curves = self._draw(means, labels, by_group)
             if labels.can_claim:
-                means, each = self.groups.scores(values, ~labels.is_member)
+                means, each = self.groups.scores(values, ~labels.is_member, labels.known)
                 claim = self._claim(means, labels, "groups", names)
                 claims.append(claim.model_copy(update={"records_per_group": each or None}))
         return Judged(metrics, of_groups, curves, group_curves, claims)
@@ -215,7 +225,7 @@ class Judge:
         assert self.groups is not None
         labels = self.groups.labels
         known = labels.known & self.groups.hold(among)
-        means, each = self.groups.scores(np.where(among, values, np.nan), known)
+        means, each = self.groups.scores(np.where(among, values, np.nan), known, labels.is_member)
         names = {"target": target, "attack": attack}
         return _with_each(self._measure(means, replace(labels, known=known), names), each)
 

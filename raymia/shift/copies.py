@@ -43,10 +43,13 @@ def copies_within(
     ids : of members, and of non-members.
     units : likewise, the group of each record, or what names it alone; the ids without it.
     """
-    own = ids if units is None else units
+    groups = [
+        {row: unit for row, unit in enumerate(own) if unit != ids[side][row]}
+        for side, own in enumerate(units or ())
+    ]
     across = sum(
-        len({own[side][row] for row in cluster}) > 1
-        for side, found in enumerate(clusters)
+        len({of[row] for row in cluster if row in of}) > 1
+        for of, found in zip(groups, clusters, strict=False)
         for cluster in found
     )
     named = [

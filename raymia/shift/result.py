@@ -126,8 +126,7 @@ class CopiesWithin(Result):
     across_groups: int | None = Field(
         default=None,
         ge=0,
-        description="clusters whose records are in several groups, where a record without a group "
-        "is one of its own; none in earlier runs",
+        description="clusters with records in several groups; none in earlier runs",
     )
     proposed: list[list[str]] = Field(
         description="ids of the first 50 clusters, the largest first; 50 ids of each at most"

@@ -14,6 +14,7 @@ from rich.console import Console
 from small_inputs import audit
 from tiny_models import PARAPHRASER
 
+from raymia.models.tokenizers import _loaded
 from raymia.cli.plan import audit_plan
 from raymia.modalities.resolve import resolve_inputs
 from raymia.models.loaders import Sharing
@@ -49,6 +50,7 @@ def loads(monkeypatch):
     """Folders of which transformers loaded a tokenizer."""
     from transformers import AutoTokenizer
 
+    _loaded.cache_clear()
     real, found = AutoTokenizer.from_pretrained, []
 
     def counted(path, **options):

@@ -90,17 +90,30 @@ def test_no_candidate_is_claimed_because_its_group_is_small():
 
 def test_a_group_is_scored_by_its_first_records_as_many_as_every_group_has():
     judge = judge_of((MEMBER, [3, 2]), (OTHER, [4, 2]), (CANDIDATE, [1, 2]))
+    labels = judge.groups.labels
     values = [np.nan, 1, 3, 5, 7, 0, 2, 50, 50, 4, np.nan, 8, np.nan, np.nan]
-    scores, each = judge.groups.scores(np.array(values), judge.groups.labels.known)
+    scores, each = judge.groups.scores(np.array(values), labels.known, labels.is_member)
     assert each == 1
     assert scores[:4].tolist() == [1, 5, 0, 4]
     assert np.isnan(scores[4:]).all()
     values[10] = 6  # of the second group of non-members, which had one with a score
-    scores, each = judge.groups.scores(np.array(values), judge.groups.labels.known)
+    scores, each = judge.groups.scores(np.array(values), labels.known, labels.is_member)
     assert (each, scores[:4].tolist()) == (2, [2, 6, 1, 5])
-    of_claims, each = judge.groups.scores(np.array(values), ~judge.groups.labels.is_member)
+    of_claims, each = judge.groups.scores(np.array(values), ~labels.is_member, labels.known)
     assert (each, of_claims[2:5].tolist()) == (1, [0, 4, 8])
     assert np.isnan(of_claims[5]), "without a scored record it is not compared"
+
+
+def test_a_few_small_groups_have_no_score_and_leave_the_others_theirs():
+    judge = judge_of((MEMBER, [50] * 30), (OTHER, [1, 2, 49] + [50] * 27))
+    draws = np.random.default_rng(3)
+    values = draws.normal(size=judge.groups.of_record.size) + 0.3 * judge.records.is_member
+    found = judged(judge, values).group_metrics
+    assert (found.records_per_group, found.n_unscored) == (50, 3)
+    assert found.auc.value > 0.9
+    judge = judge_of((MEMBER, [50] * 30), (OTHER, [1] * 4 + [50] * 26))
+    found = judged(judge, values[: judge.groups.of_record.size]).group_metrics
+    assert (found.records_per_group, found.n_unscored) == (1, 0)
 
 
 def test_without_a_score_no_group_has_one():
@@ -114,7 +127,7 @@ def test_the_report_says_of_how_many_records_a_group_is_the_mean():
     judge = judge_of((MEMBER, [3] * 30), (OTHER, [4] * 30))
     found = judged(judge, np.arange(210.0)).group_metrics
     said = score_of_groups([found])
-    assert "the mean of the first 3 of its records with one: the fewest that any group has" in said
+    assert "the mean of the first 3 of its records with one: as many as nine of ten" in said
     one = found.model_copy(update={"records_per_group": 1})
     assert "that of the first of its records with one" in score_of_groups([one])
     assert "the first 1 to 3 of its records with one, by the attack" in score_of_groups(

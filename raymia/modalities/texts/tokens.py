@@ -10,6 +10,7 @@ import pyarrow as pa
 from raymia.models.causal.rendering import reader_for
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import AnyCheckpoint
+from raymia.models.tokenizers import tokenizer_of
 from raymia.records.base import count_reasons
 from raymia.records.conversations import beginning
 from raymia.util.listing import listed
@@ -88,7 +89,7 @@ def count_tokens(checkpoint: CausalCheckpoint, texts: list[str]) -> Counted:
     InputError
         If transformers cannot load the tokenizer.
     """
-    reader = reader_for(checkpoint.tokenizer_source.load(), checkpoint.training)
+    reader = reader_for(tokenizer_of(checkpoint), checkpoint.training)
     is_text = checkpoint.training is None
     begun = [text[:COUNTED] if is_text else beginning(text, COUNTED) for text in texts]
     read = [record for piece in pieces(begun) for record in reader.read(piece)]

@@ -67,6 +67,7 @@ def as_trained(
     assumed: list[str] = []
     programs: set[str] = set()
     fields: dict[str, str] = {}
+    twice: dict[tuple[str, Training | None], str | None] = {}
     targets = dict(given.targets)
     for place, written in zip(places, spec.targets, strict=True):
         checkpoint = given.targets.get(written.name)
@@ -101,8 +102,10 @@ def as_trained(
                 fields[one.text_field] = one.program
             targets[written.name] = checkpoint.read_as(one.training, once)
         if whole is None or whole.special_tokens is None:
-            twice = problems.attempt(begins_twice, found[written.name], checkpoint, payloads)
-            assumed += [] if twice is None else [f"{where}: {twice}"]
+            read = checkpoint.tokenizer_content, found[written.name]
+            if read not in twice:
+                twice[read] = problems.attempt(begins_twice, read[1], checkpoint, payloads)
+            assumed += [] if twice[read] is None else [f"{where}: {twice[read]}"]
     if "TRL" in programs and records.format is None and kind == "text":
         problems.attempt(refuse_prompts_beside_texts, records)
     if kind == "text":
