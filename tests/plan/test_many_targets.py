@@ -14,10 +14,10 @@ from rich.console import Console
 from small_inputs import audit
 from tiny_models import PARAPHRASER
 
-from raymia.models.tokenizers import _loaded
 from raymia.cli.plan import audit_plan
 from raymia.modalities.resolve import resolve_inputs
 from raymia.models.loaders import Sharing
+from raymia.models.tokenizers import _loaded
 from raymia.report.alike import shorten
 
 MANY = 500

@@ -133,6 +133,15 @@ def test_where_the_verdict_counts_groups_the_pictures_are_of_groups():
     assert charts[screen.histogram]["threshold"] == pytest.approx(at.held_out.threshold, rel=1e-3)
     assert "of groups of records, which the verdict counts" in screen.pictures.caption
     assert screen.pictures.caption in render(result, [*curves, of_groups])
+    # Where groups share copies, those without are means of other numbers of records.
+    copies = CopiesWithin(
+        members=2, non_members=0, groups=1, across_groups=1, proposed=[["a", "b"]]
+    )
+    shared = shifted("no_shift_found").model_copy(update={"copies": copies})
+    shared = result.model_copy(update={"distinct_metrics": [unit], "shift": shared})
+    screen, charts = laid_out(shared, [*curves, of_groups])
+    assert "threshold" not in charts[screen.histogram]
+    assert "counts groups without copies" in screen.pictures.caption
     # Without curves of groups, those of records, and no threshold that is not theirs.
     screen, charts = laid_out(result, curves)
     assert charts[screen.roc]["members"] == 400

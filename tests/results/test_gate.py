@@ -385,6 +385,14 @@ def test_the_bound_of_epsilon_is_the_one_that_was_chosen_on_other_records(run):
     )
     assert shown_bounds(distinct, run.metrics[1]) == [first, *others], "of what a gate counts"
     assert shown_bounds(run, run.metrics[1]) == []
+    # Bounds of records and of what the gate counts stand in no table together.
+    apart = distinct.model_copy(
+        update={
+            "metrics": judged.metrics,
+            "distinct_metrics": [m for m in metrics if m.attack != "weak"],
+        }
+    )
+    assert shown_bounds(apart, leader) == [first]
 
 
 def test_a_balanced_accuracy_that_was_not_measured_does_not_pass(run):

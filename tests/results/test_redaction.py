@@ -268,6 +268,7 @@ def test_a_url_has_one_name_with_its_credentials_and_without():
     said, kept = (disguise.text(f"{one}: gone") for one in (url, url.replace("s3cret", "***")))
     assert said == kept
     assert said.endswith(">: gone")
+    assert "SECRET" not in disguise.text("cannot open s3://KEY:SECRET@other/x.jsonl")
 
 
 def test_a_column_of_ids_is_keyed_as_each_is():

@@ -362,6 +362,15 @@ def test_a_cluster_counts_in_its_first_group_and_within_one_group_as_it_is():
     assert np.flatnonzero(~singly).tolist() == [1, 3, 8]
 
 
+def test_a_record_without_a_group_shares_no_copies_with_a_group():
+    ids = ["a", "b", "c", "d"]
+    groups = ["group g", "b", "group h", "group h"]
+    found = [
+        copies_within([[cluster], []], [ids, []], [groups, []]) for cluster in ([0, 1], [0, 2])
+    ]
+    assert [one.across_groups for one in found] == [0, 1]
+
+
 def test_copies_within_groups_alone_leave_the_groups_as_they_are():
     audit = MadeUp(100, np.arange(200) // 2, group_of=np.arange(200) // 2)
     run = audit.run({"a": np.random.default_rng(13).normal(size=200)})
