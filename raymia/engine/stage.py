@@ -43,7 +43,7 @@ from raymia.models.watch import Unchanged
 from raymia.plan.stages import number_in_block
 from raymia.questions.base import RECORD, Item, Question
 from raymia.questions.put import put
-from raymia.storage.files import Origin
+from raymia.storage.downloads import Origin
 from raymia.util.errors import RaymiaError, first_line
 from raymia.util.once import Once
 

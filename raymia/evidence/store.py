@@ -43,7 +43,8 @@ from raymia.evidence.integrity import (
     why_other_schema,
 )
 from raymia.evidence.row_index import Cells, RowIndex
-from raymia.storage.files import Folder, cache_folder
+from raymia.storage.downloads import cache_folder
+from raymia.storage.files import Folder
 from raymia.storage.remote import StorageError
 from raymia.util.errors import RaymiaError
 from raymia.util.hashing import digest, digest_file, digest_lists

@@ -29,7 +29,8 @@ from raymia.evidence.store import (
     first_of_each,
     part_name,
 )
-from raymia.storage.files import TEMPORARY_PREFIX, FileEntry
+from raymia.storage.files import FileEntry
+from raymia.storage.moves import TEMPORARY_PREFIX
 from raymia.storage.safetensors import read_header
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.hashing import digest

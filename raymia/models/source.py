@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from raymia.storage.files import ORIGINS, Origin, Part, download_folder
+from raymia.storage.downloads import ORIGINS, Origin, Part, download_folder
 from raymia.storage.refusals import refusals
 from raymia.storage.remote import filesystem
 from raymia.storage.safetensors import TensorHeader, read_header
@@ -69,7 +69,7 @@ class Reads:
     gguf_file: str | None = None
 
     def __call__(self, name: str, size: int | None) -> Part:
-        """See :data:`raymia.storage.files.Choice`."""
+        """See :data:`raymia.storage.downloads.Choice`."""
         file = PurePosixPath(name)
         is_own = len(file.parts) == 1
         is_named = self.gguf_file is not None and file == PurePosixPath(self.gguf_file)

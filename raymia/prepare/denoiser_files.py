@@ -32,7 +32,7 @@ from raymia.prepare.denoiser_lora import LoraSettings, put_lora_on
 from raymia.prepare.training_files import write_facts
 from raymia.spec import ModelSpec
 from raymia.spec.images import Shape
-from raymia.storage.files import TEMPORARY_PREFIX
+from raymia.storage.moves import TEMPORARY_PREFIX
 from raymia.util.draws import stream_key
 from raymia.util.errors import InputError
 from raymia.util.optional import require

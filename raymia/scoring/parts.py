@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from raymia.attacks.base import Scores
 from raymia.evidence.sharded import has_shards
-from raymia.storage.files import TEMPORARY_PREFIX, Folder
+from raymia.storage.files import Folder
+from raymia.storage.moves import TEMPORARY_PREFIX
 from raymia.storage.scratch_table import scratch_array
 from raymia.util.hashing import digest
 

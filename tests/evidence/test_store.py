@@ -17,7 +17,7 @@ from raymia.evidence.row_index import RowIndex
 from raymia.evidence.store import EvidenceKey, EvidenceStore, part_name, row_keys
 from raymia.questions.text import SUM_SCHEMA, TOKEN_SCHEMA
 from raymia.storage import files
-from raymia.storage.files import TEMPORARY_PREFIX
+from raymia.storage.moves import TEMPORARY_PREFIX
 from raymia.storage.remote import RemoteFile
 from raymia.util.errors import RaymiaError
 from raymia.util.hashing import digest

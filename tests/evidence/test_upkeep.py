@@ -30,7 +30,7 @@ from raymia.evidence.upkeep import (
     verify,
 )
 from raymia.questions.text import SUM_SCHEMA
-from raymia.storage.files import TEMPORARY_PREFIX
+from raymia.storage.moves import TEMPORARY_PREFIX
 
 KEY = EvidenceKey("text.neighbors", {"model": "m", "version": 1, "neighbors": "n"})
 OTHER = EvidenceKey("text.neighbors", {"model": "other", "version": 1, "neighbors": "n"})

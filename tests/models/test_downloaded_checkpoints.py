@@ -16,8 +16,8 @@ from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.models.image_source import resolve_image_model
 from raymia.models.source import PICKLES, Reads, bring, locate, origins_of
 from raymia.spec import ModelSpec
-from raymia.storage import files as storage_files
-from raymia.storage.files import ORIGINS
+from raymia.storage import downloads
+from raymia.storage.downloads import ORIGINS
 from raymia.storage.remote import StorageError
 from raymia.util.errors import InputError
 from raymia.util.once import Once
@@ -179,9 +179,9 @@ def test_a_folder_that_does_not_fit_is_not_begun(tmp_path, far, monkeypatch):
     taken -= {n for n in taken if any((folder / n).match(p) for p in (*PICKLES, "*.distcp"))}
     size = sum((folder / name).stat().st_size for name in taken)
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(storage_files.shutil, "disk_usage", lambda _: usage(size - 1))
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: usage(size - 1))
     with pytest.raises(StorageError, match=rf"^{url}: 0\.0 GiB of it are to be downloaded to .*"):
         text(url)
     assert got == []
-    monkeypatch.setattr(storage_files.shutil, "disk_usage", lambda _: usage(size))
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: usage(size))
     assert text(url).fingerprint == text(folder).fingerprint

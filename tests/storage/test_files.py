@@ -14,7 +14,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from raymia.storage.files import TEMPORARY_PREFIX, Folder, download_folder
+from raymia.storage.downloads import download_folder
+from raymia.storage.files import Folder
+from raymia.storage.moves import TEMPORARY_PREFIX
 from raymia.storage.remote import StorageError, filesystem
 from raymia.util.errors import InputError
 

@@ -15,7 +15,8 @@ from raymia.models.source import ALL, bring, locate, origins_of
 from raymia.records.image_files import find_images
 from raymia.records.tables import column_names, read_rows
 from raymia.spec import ImageRecordsSpec
-from raymia.storage.files import ORIGINS, Folder, Origin
+from raymia.storage.downloads import ORIGINS, Origin
+from raymia.storage.files import Folder
 from raymia.storage.remote import Remote, StorageError, filesystem
 from raymia.storage.shards import files_of, is_one_file
 from raymia.util.errors import InputError

@@ -22,8 +22,10 @@ from raymia.results.events import read_events
 from raymia.run.status import EventLog
 from raymia.spec import ImageRecordsSpec
 from raymia.spec.images import DiffusionTrainingSpec
-from raymia.storage.files import ORIGINS, TEMPORARY_PREFIX, Folder, cache_folder, opened
+from raymia.storage.downloads import ORIGINS, cache_folder
+from raymia.storage.files import Folder, opened
 from raymia.storage.manifest import MANIFEST_FILE, read_sealed
+from raymia.storage.moves import TEMPORARY_PREFIX
 from raymia.storage.remote import TRIES, StorageError, filesystem
 from raymia.util.credentials import hidden
 from raymia.util.errors import InputError, RaymiaError

@@ -20,7 +20,7 @@ from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit
 from raymia.prepare.denoiser_files import fresh_pipeline
 from raymia.spec.file import load_spec
-from raymia.storage.files import TEMPORARY_PREFIX
+from raymia.storage.moves import TEMPORARY_PREFIX
 
 EACH = 12
 """Members, and as many non-members."""

@@ -16,7 +16,7 @@ from forks.programs import RAYMIA, Program
 
 from faults.audits import Audit, Undisturbed, other_file
 from faults.machines import Machines, actors, processes
-from raymia.storage.files import TEMPORARY_PREFIX
+from raymia.storage.moves import TEMPORARY_PREFIX
 
 FROZEN_SECONDS = (5.0, 40.0)
 """Ray takes a machine for dead that does not answer for some 20."""
