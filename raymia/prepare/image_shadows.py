@@ -20,8 +20,6 @@ from raymia.prepare.train_denoiser import train_denoiser
 from raymia.prepare.trainer import Progress
 from raymia.records.base import RecordSet
 from raymia.records.images import pixels_array, read_image_records
-from raymia.shift.copies import copied_images
-from raymia.shift.images import Images, ImagesOneByOne
 from raymia.spec import ImageRecordsSpec
 from raymia.spec.from_training import read_training
 from raymia.spec.images import AutoencoderTrainingSpec, DiffusionTrainingSpec
@@ -62,16 +60,10 @@ class TrainedOnImages:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What cannot be checked of what shadows begin with, and what is not kept together."""
-        most = tuple(
-            f"shadows: {len(cluster):,} of {self.images.table.num_rows:,} images are linked as "
-            "near-copies, which is more than a half: these are drawn one by one"
-            for cluster in filter(self._is_most, self._copies)
-        )
+        """What cannot be checked of what shadows begin with."""
         if not self.content.get("from_weights") or "pipeline_fingerprint" in self.content:
-            return most
+            return ()
         return (
-            *most,
             f"shadows: the manifest of {self.folder} does not say what {self.content['pipeline']} "
             "held when the target was trained, as it was written by an earlier version: it could "
             "not be checked that shadows begin with the same weights",
@@ -92,26 +84,7 @@ class TrainedOnImages:
         """Which images each of so many shadows is trained on, by id and group."""
         ids, groups = (self.images.table[key].to_pylist() for key in ("record_id", "group"))
         pool = [Record(one, "", group) for one, group in zip(ids, groups, strict=True)]
-        kept = (cluster for cluster in self._copies if not self._is_most(cluster))
-        alike = [[ids[row] for row in cluster] for cluster in kept]
-        return draw_halves(pool, count, self.content["seed"], alike)
-
-    @cached_property
-    def _copies(self) -> list[list[int]]:
-        """Rows of images that are near-copies of each other."""
-        payloads = self.images.table["payload"]
-        channels, height, width = self.content["image_shape"]
-
-        def read(row: int) -> Images:
-            image: Images = pixels_array([payloads[row].as_py()], (channels, height, width))[0]
-            return image
-
-        return copied_images(ImagesOneByOne(np.arange(len(payloads)), read))
-
-    def _is_most(self, cluster: Sequence[int]) -> bool:
-        """Whether a cluster is larger than a half."""
-        records: int = self.images.table.num_rows
-        return len(cluster) > records // 2
+        return draw_halves(pool, count, self.content["seed"])
 
     def finished(self, out: Path, number: int, half: TextSplit) -> dict[str, Any] | None:
         """The manifest of a shadow that is finished; None for one that is not.

@@ -117,10 +117,10 @@ def draw_halves(
     near = ([rows[one] for one in cluster] for cluster in alike)
     units = _united(len(records), [*_groups(records), *near])
     largest = max(map(len, units), default=0)
-    if len(units) > 1 and largest > len(records) // 2:
+    if len(units) > 1 and 2 * largest >= len(records) + (len(units) == 2):
         raise InputError(
             f"shadows: {largest:,} of {len(records):,} records belong together, by their group or "
-            "as near-repetitions, which is more than a half, so that all pairs of shadows would "
+            "as near-repetitions, which is too many for halves, so that all pairs of shadows would "
             "have the same halves; give more records or smaller groups, leave out repetitions, or "
             "say `split: {near_repetitions: apart}`"
         )

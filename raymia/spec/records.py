@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,7 @@ from raymia.spec.images import (
     Fit,
     ImageNeighbors,
     ImageTrainingSpec,
+    Prediction,
     SelfGeneratedReference,
 )
 from raymia.spec.kinds import Kinds, RecordsSection
@@ -232,10 +233,12 @@ class ImageRecordsSpec(RecordsSection):
             is_captioned = captions["column"] or captions["instance_prompt"] is not None
             found["references"] = {"base": base}
             trained = manifest["training"]
+            learned = manifest.get("prediction_type")
             found["training"] = {
                 "flip": trained["flip"], "timesteps": trained.get("timesteps", "uniform"),
                 "noise_offset": 0.0, "snr_gamma": 0.0, "prior_preservation": [],
                 **({"caption_dropout": 0.0} if is_captioned else {}),
+                **({"prediction": learned} if learned in get_args(Prediction) else {}),
             }  # fmt: skip
         deltas = {one["privacy"]["delta"] for one in manifest["checkpoints"] if "privacy" in one}
         return {**found, "metrics": {"delta": max(deltas)}} if deltas else found

@@ -455,8 +455,9 @@ def test_texts_of_another_column_than_was_trained_are_refused(made, tmp_path, co
     found = problems(resolve_inputs, made(records=records, **alone))
     assert [one.partition(": ")[0] for one in found] == [*map(str, paths)]
     assert "its column 'formatted', and records.text_column is 'text'" in found[0]
-    named = made(records={**records, "text_column": "formatted"}, **alone)
-    assert resolve_inputs(named).records.count(True) == 4
+    for column in ("formatted", "text"):
+        named = made(records={**records, "text_column": column}, **alone)
+        assert resolve_inputs(named).records.count(True) == 4
     for path in paths:
         write_rows(path, [{"text": f"{path} {n}"} for n in range(4)])
     assert resolve_inputs(made(records=records, **alone)).records.count(True) == 4

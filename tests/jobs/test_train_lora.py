@@ -91,8 +91,9 @@ def test_an_audit_reads_the_split_and_the_checkpoints(script, base, table, tmp_p
     assert inputs.records.table.num_rows == 6
     assert inputs.spec.records.caption_column == "caption"
     assert inputs.spec.records.group_column == "group"
-    (line,) = inputs.assumed
-    assert "say `crop`" in line
+    left = ["`crop`", "`clip_skip`", "`zero_terminal_snr`"]
+    assert [key in line for key, line in zip(left, inputs.assumed, strict=True)] == [True] * 3
+    assert inputs.spec.training.prediction == "epsilon"
     audit = {"from_training": "manifest.json", "attacks": ["loss@base"], "references": {}}
     (tmp_path / "audit.yaml").write_text(yaml.safe_dump(audit))
     assert [a.label for a in resolve_inputs(load_spec(tmp_path / "audit.yaml")).attacks] == [

@@ -254,13 +254,13 @@ OF_DENOISERS = [
     "timesteps were drawn uniformly; say `timesteps`",
     "timesteps were weighted alike; say `snr_gamma`",
     "noise had no offset; say `noise_offset`",
-    "tuned predicts epsilon, as its scheduler file says; say `prediction` where",
-    "the noise schedule of tuned is plain, as its scheduler file says; say `zero_terminal_snr`",
+    "a network predicts epsilon, as its scheduler file says; say `prediction` where",
+    "the noise schedule is plain, as a network's scheduler file says; say `zero_terminal_snr`",
 ]
 OF_CAPTIONED_MODELS = [
     "no caption was dropped; say `caption_dropout`",
     "no class images were trained on; name them as `prior_preservation`",
-    "tuned was trained on the last layer of its text encoder; say `clip_skip` where it was one",
+    "captions were read by the last layer of the text encoder; say `clip_skip` where it was one",
 ]
 EMPTY = "tuned was trained with empty captions; say `instance_prompt`, or name the `caption_column`"
 

@@ -172,4 +172,12 @@ def test_more_than_a_half_that_belongs_together_has_no_shadows():
     alike = [f"{n:03}" for n in range(21)]
     with pytest.raises(InputError, match="shadows: 21 of 40 records belong together"):
         draw_halves(records, 2, 0, [alike])
-    draw_halves(records, 2, 0, [alike[:20]])
+    draw_halves(records, 2, 0, [alike[:19]])
+
+
+def test_half_of_the_records_in_one_group_would_be_the_same_half_in_all_pairs():
+    pool = [Record(f"r{n:02}", "", "one" if n < 10 else None) for n in range(20)]
+    with pytest.raises(InputError, match="10 of 20 records belong together"):
+        draw_halves(pool, 4, 0)
+    halves = draw_halves([one for one in pool if one.id != "r00"], 4, 0)
+    assert len({tuple(one.id for one in half.members) for half in halves}) > 2

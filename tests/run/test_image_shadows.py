@@ -160,22 +160,3 @@ def test_what_is_no_training_of_these_images_is_refused(trained_vae, tmp_path):
         train_shadows(out / MANIFEST_FILE, count=3)
     with pytest.raises(InputError, match="--count: a training file says it itself"):
         train_shadows(write_training(tmp_path / "texts", tiny("gpt2")), count=2)
-
-
-def test_near_copies_are_in_the_same_shadows_unless_they_are_most(trained_vae, monkeypatch):
-    target = image_shadows.TrainedOnImages(trained_vae / MANIFEST_FILE)
-    ids = target.images.table["record_id"].to_pylist()
-    unit = {ids[0], ids[5], ids[9]}
-
-    def found(images):
-        assert [image.shape for image in images] == [(1, 8, 8)] * 16
-        return [[0, 5, 9]]
-
-    monkeypatch.setattr(image_shadows, "copied_images", found)
-    halves = [{one.id for one in half.members} for half in target.halves(8)]
-    assert all(unit <= half or not unit & half for half in halves)
-    assert not target.notes
-    most = image_shadows.TrainedOnImages(trained_vae / MANIFEST_FILE)
-    monkeypatch.setattr(image_shadows, "copied_images", lambda _: [list(range(9))])
-    assert [len(half.members) for half in most.halves(2)] == [8, 8]
-    assert "9 of 16 images are linked as near-copies" in most.notes[0]

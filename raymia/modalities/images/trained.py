@@ -215,7 +215,7 @@ def assumed_of(
     denoiser = model if isinstance(model, DenoiserCheckpoint) else None
     unsaid = {} if denoiser is None else _told_with_images(said.known, name, denoiser, records)
     if said.training is not None:
-        unsaid |= _of_the_training(said.known, name, denoiser, records)
+        unsaid |= _of_the_training(said.known, denoiser, records)
     return [f"{said.where}: it is assumed that {line}" for line, is_so in unsaid.items() if is_so]
 
 
@@ -241,10 +241,7 @@ def _told_with_images(
 
 
 def _of_the_training(
-    training: ImageTrainingSpec,
-    name: str,
-    model: DenoiserCheckpoint | None,
-    records: ImageRecordsSpec,
+    training: ImageTrainingSpec, model: DenoiserCheckpoint | None, records: ImageRecordsSpec
 ) -> dict[str, bool]:
     is_captioned = model is not None and model.is_captioned
     prediction = FLOW if model is None else model.prediction
@@ -257,7 +254,7 @@ def _of_the_training(
         "no image was mirrored; say `flip` where some were": training.flip is None,
         "no caption was dropped; say `caption_dropout` where some were": is_captioned
         and training.caption_dropout is None,
-        f"{name} was trained on the last layer of its text encoder; say `clip_skip` where it was "
+        "captions were read by the last layer of the text encoder; say `clip_skip` where it was "
         "one before": model is not None and model.face.skips_layers and training.clip_skip is None,
         "no class images were trained on; name them as `prior_preservation` where some were": (
             is_captioned and "prior_preservation" not in training.model_fields_set
@@ -269,10 +266,10 @@ def _of_the_training(
         "timesteps were weighted alike; say `snr_gamma` where min-SNR weighted them": (
             prediction != FLOW and training.snr_gamma is None
         ),
-        f"{name} predicts {prediction}, as its scheduler file says; say `prediction` where it was "
-        "trained to predict something else, which that file need not say": prediction != FLOW
+        f"a network predicts {prediction}, as its scheduler file says; say `prediction` where it "
+        "was trained to predict something else, which that file need not say": prediction != FLOW
         and training.prediction is None,
-        f"the noise schedule of {name} {schedule}, as its scheduler file says; say "
+        f"the noise schedule {schedule}, as a network's scheduler file says; say "
         "`zero_terminal_snr` where the training had it otherwise": prediction != FLOW
         and training.zero_terminal_snr is None,
     }

@@ -137,17 +137,21 @@ def as_trained(
 
 
 def refuse_other_texts(records: TextRecordsSpec, fields: Mapping[str, str]) -> None:
-    """Refuse files that also have the column from which a training took its texts.
+    """Refuse files that also have the column from which a training took its texts, unless the
+    audit file says which one is meant.
 
     Parameters
     ----------
     fields : columns that files of trainings name, each with the program whose file it is.
     """
+    if "text_column" in records.model_fields_set:
+        return
     others = {field for field in fields if field != records.text_column}
     found = [(path, others & {*column_names(path)}) for path in _paths(records) if others]
     if problems := [
         f"{path}: {fields[field]} trained on its column {field!r}, and records.text_column is "
-        f"{records.text_column!r}; say `text_column: {field}` under `records`"
+        f"{records.text_column!r}; say `text_column: {field}` under `records`, or name the other "
+        "there"
         for path, beside in found
         for field in sorted(beside)
     ]:
