@@ -279,12 +279,12 @@ class Worker:
                 started = time.monotonic()
                 heard = partial(self._commits.has_answers, key)
                 answers = put(question, model, items, heard)
+                seconds = time.monotonic() - started
                 self._unchanged[number]()
             except Exception as error:
                 if task.target is None:
                     raise
                 raise _TargetError(in_short(error)) from error
-            seconds = time.monotonic() - started
             self._models[number] = model
             failed = len(items) - answers["error"].null_count
             report = partial(self._board.add, task.name, label, len(items), failed, seconds)

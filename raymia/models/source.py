@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -129,6 +129,33 @@ class FilesToHash(Once):
 
     def knows(self, read: Callable[..., Any], *arguments: Any) -> bool:
         return read is _content_hash or super().knows(read, *arguments)
+
+
+class StampedHashes(Once):
+    """Hashes of files' content, each once for a state that the file is in; nothing else is kept.
+
+    Parameters
+    ----------
+    stamp : tells a file's states apart.
+    """
+
+    def __init__(self, stamp: Callable[[Path], Hashable]) -> None:
+        super().__init__()
+        self._stamp = stamp
+
+    def __call__(self, read: Callable[..., Any], *arguments: Any, where: str | None = None) -> Any:
+        if read is not _content_hash:
+            return Once()(read, *arguments, where=where)
+        return super().__call__(_hash_in_state, self._stamp(arguments[0]), *arguments)
+
+    def knows(self, read: Callable[..., Any], *arguments: Any) -> bool:
+        return read is _content_hash and super().knows(
+            _hash_in_state, self._stamp(arguments[0]), *arguments
+        )
+
+
+def _hash_in_state(_state: Hashable, file: Path, ignored: frozenset[str] | None) -> str:
+    return _content_hash(file, ignored)
 
 
 def config_hash(folder: Path, once: Once) -> str:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from raymia.models.source import FilesToHash
+from raymia.models.source import FilesToHash, StampedHashes
 from raymia.util.errors import InputError, RaymiaError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Watch:
                     "or asked. What came of it since is not stored. Nothing may write to a "
                     "checkpoint during an audit; run the audit again when nothing does"
                 )
-        self._checkpoint.check()  # rights, names and links change a file's times, too
+        self._checkpoint.check(_HASHES)  # rights, names and links change a file's times, too
         self._stamps = now
 
 
@@ -69,3 +69,7 @@ def _stamp(file: Path) -> Stamp:
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+_HASHES = StampedHashes(_stamp)
+"""Of files that many checkpoints share, as adapters do their base's, each state is hashed once."""

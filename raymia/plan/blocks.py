@@ -33,7 +33,7 @@ KEY_SECONDS = 0.2
 """Of an actor, for each key that a block leaves a part under. Committing a part takes a slow bucket
 0.1 s, and an actor commits one after another, beside the model: so it keeps up. Up to 50 keys of a
 pool, the most seconds above are more."""
-LONGEST_SECONDS = 600.0
+LONGEST_SECONDS = 120.0
 """However many keys there are: what an actor's block takes is asked again where the actor dies."""
 MOST_QUESTIONS = 2**18
 """To a pool, for a block that takes more than the most seconds. While the store does not answer,

@@ -98,7 +98,7 @@ class ResourcesSpec(Strict):
         "measured to take: by earlier runs, by `raymia plan --calibrate`, or by the first blocks, "
         "which have 32 records, or fewer where a pool would be asked more than 128 questions. "
         "Where that would be more than 4,000 blocks, it makes larger ones; and where a pool has "
-        "more than 50 models times questions, those of 0.2 seconds for each, up to 10 minutes, as "
+        "more than 50 models times questions, those of 0.2 seconds for each, up to 2 minutes, as "
         "each of them leaves a file of each block",
     )
     cpus: int | None = Field(default=None, ge=1, description="CPUs of a Ray started for this audit")

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -93,7 +93,9 @@ def _where_pids_are_counted() -> tuple[str | None, str | None]:
 def read_holder(folder: Folder) -> Holder | None:
     """Who holds a folder, or held it when it was killed; None where nobody does."""
     try:
-        return Holder(**json.loads(folder.read(LEASE_FILE)))
+        said = json.loads(folder.read(LEASE_FILE))
+        # A later version may say more.
+        return Holder(**{one.name: said[one.name] for one in fields(Holder) if one.name in said})
     except (FileNotFoundError, ValueError, TypeError):
         return None
 

@@ -12,12 +12,16 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from tiny_models import BASE, PARAPHRASER, checkpoint, fingerprint, save_adapter, save_tiny
 
+from raymia.models import source
 from raymia.models.causal.loader import CausalLMLoader
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.models.paraphrasers.resolver import resolve_paraphraser
+from raymia.models.source import file_hash
 from raymia.models.text_source import files_of, text_fingerprint
+from raymia.models.watch import Watch
 from raymia.spec import ModelSpec, PoolSpec, TextNeighbors
 from raymia.util.errors import InputError, RaymiaError
+from raymia.util.hashing import digest_file
 from raymia.util.once import Once
 
 
@@ -408,3 +412,26 @@ def test_loader_on_a_machine_without_the_folder_says_so(folder):
 def test_loader_refuses_a_checkpoint_without_the_planned_fingerprint():
     with pytest.raises(RaymiaError):
         CausalLMLoader(checkpoint(BASE), batch_tokens=64).load()
+
+
+def test_a_touched_file_that_many_share_is_hashed_once_for_all(tmp_path, monkeypatch):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+
+    class Shares:
+        label = "one of many"
+
+        def take_fingerprint(self, once):
+            return file_hash(tmp_path / "model.safetensors", once)
+
+        def check(self, once=None):
+            assert self.take_fingerprint(once) == digest_file(tmp_path / "model.safetensors")
+
+    watches, hashed = [Watch(Shares()) for _ in range(5)], []
+    monkeypatch.setattr(
+        source, "digest_file", lambda file: hashed.append(file) or digest_file(file)
+    )
+    for mode in (0o440, 0o640):
+        (tmp_path / "model.safetensors").chmod(mode)
+        for watch in watches:
+            watch.check()
+    assert len(hashed) == 2

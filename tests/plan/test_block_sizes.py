@@ -204,7 +204,7 @@ def number_of(size):
 
 
 @pytest.mark.parametrize(
-    ("count", "seconds"), [(1, 10.0), (25, 10.0), (50, 20.0), (500, 200.0), (5_000, 600.0)]
+    ("count", "seconds"), [(1, 10.0), (25, 10.0), (50, 20.0), (300, 120.0), (2_000, 120.0)]
 )
 def test_a_block_of_more_than_50_keys_takes_a_fifth_of_a_second_for_each(adapters, count, seconds):
     """So that a bucket that takes 0.1 s for a part is no slower than the device."""
