@@ -359,15 +359,14 @@ def _llama_factory(content: Mapping[str, Any], kind: RecordFormat, where: str) -
     packing: Packing | None = "none"
     if kind not in ("text", "tokens"):
         not_certain["truncate"] = CUT_BY_TURN
+    may_be_packed = kind not in ("preference", "unpaired")
     if content.get("stage") == "pt":
         packing = "none" if content.get("packing") is False else "joined"
         if packing == "none":
             not_certain["special_tokens"] = BEGUN_BY_BOS
-    elif kind in ("preference", "unpaired"):
-        pass  # which are never packed
-    elif content.get("neat_packing"):
+    elif may_be_packed and content.get("neat_packing"):
         packing = "separate"
-    elif content.get("packing"):
+    elif may_be_packed and content.get("packing"):
         packing = None
         not_certain["packing"] = ROWS_OF_WHOLE_RECORDS
     return {
